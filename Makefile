@@ -1,0 +1,41 @@
+# The words of people and of CI are the same: install, demo, check, test, bench.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: install demo check test bench clean
+
+install: .venv/.installed
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "lookalike needs Python 3.11 or newer: set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+	  { rm -rf .venv; echo "This Python cannot make virtual environments: on Debian run 'apt install python3-venv'"; exit 1; }
+
+.venv/.installed: pyproject.toml .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[worker,local]'
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml .venv/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[worker,local,dev]'
+	@touch $@
+
+demo: .venv/.installed
+	$(BIN)/lookalike demo $(ARGS)
+
+check: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: .venv/.installed-dev
+	$(BIN)/python -m bench $(ARGS)
+
+clean:
+	-$(BIN)/lookalike services down
+	rm -rf .venv .lookalike

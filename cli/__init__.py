@@ -1,0 +1,1 @@
+"""The command `lookalike`: arguments, tables, progress bars and the demo; no logic of its own."""

@@ -1,0 +1,73 @@
+"""The error tree. The first line of a class's docstring is what its users read when no better message is known.
+
+LookalikeError
+├── ConfigurationError      a setting is missing or wrong
+├── ServiceError            a database, broker or embedded server is not there
+├── SourceError             a source of images cannot be read at all
+├── UnknownImageError       no image has this key, or it has no vector
+├── EncoderError            an encoder cannot be used
+│   ├── UnknownEncoderError
+│   ├── WeightsError        its weights cannot be had
+│   └── FingerprintError    it does not give the vectors that it gave before
+├── LostLeaseError          somebody else holds the chunk now
+└── ImageError              one image failed; carries a Reason
+"""
+
+from lookalike.reasons import Reason
+
+
+class LookalikeError(Exception):
+    """Something went wrong in lookalike."""
+
+    def __str__(self) -> str:
+        return super().__str__() or (self.__doc__ or "").splitlines()[0]
+
+
+class ConfigurationError(LookalikeError):
+    """A setting is missing or wrong."""
+
+
+class ServiceError(LookalikeError):
+    """A service that lookalike needs cannot be reached."""
+
+
+class SourceError(LookalikeError):
+    """The source cannot be read."""
+
+
+class UnknownImageError(LookalikeError):
+    """No image has this key, or it has no vector yet."""
+
+
+class EncoderError(LookalikeError):
+    """The encoder cannot be used."""
+
+
+class UnknownEncoderError(EncoderError):
+    """No encoder has this name."""
+
+
+class WeightsError(EncoderError):
+    """The weights of the encoder are not on this machine and could not be downloaded."""
+
+
+class FingerprintError(EncoderError):
+    """The encoder gives other vectors than those the archive was made with."""
+
+
+class LostLeaseError(LookalikeError):
+    """The lease on the chunk is lost: somebody else holds it, or it is finished."""
+
+
+class ImageError(LookalikeError):
+    """One image failed.
+
+    `reason` is from the fixed list, `detail` one line for people (never a secret), `retry_after` the seconds a host
+    asked to wait, when it did.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "", retry_after: float | None = None) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+        self.reason = reason
+        self.detail = detail
+        self.retry_after = retry_after

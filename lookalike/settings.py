@@ -1,0 +1,55 @@
+"""All settings, read once at an entry (environment, then `.env`) and passed down. Nothing else reads the environment."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lookalike.errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Each field is a variable `LOOKALIKE_<NAME>`, but for the two URLs."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LOOKALIKE_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    database_url: SecretStr | None = Field(
+        None, validation_alias="DATABASE_URL", description="Postgres; the embedded one when unset"
+    )
+    broker_url: SecretStr | None = Field(
+        None, validation_alias="BROKER_URL", description="Redis or Valkey; the embedded one when unset"
+    )
+    home: Path = Field(Path(".lookalike"), description="data of the embedded services, the demo and caches")
+    encoder: str = Field("efficientnet-lite0", description="the encoder that images are embedded with")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1, mps")
+    weights_dir: Path | None = Field(None, description="folder with weight files, looked into before any hub")
+
+    chunk_size: int = Field(64, ge=1, le=4096, description="images in a chunk, the unit of work (256 suits a GPU)")
+    window: int = Field(
+        16, ge=1, description="chunks leased ahead per lane at least; grows to 3 x the chunks being worked on"
+    )
+    lease_seconds: float = Field(60, gt=0, description="a chunk whose worker is silent for so long is given back")
+    tries: int = Field(5, ge=1, le=20, description="how often an image with a transient failure is tried")
+    retry_seconds: float = Field(2, gt=0, description="pause before the second try; doubles with each further one")
+
+    chunk_threads: int = Field(0, ge=0, description="chunks worked on at once by a worker; 0: 2 on CPU, 4 on a GPU")
+    fetch_threads: int = Field(16, ge=1, le=256, description="images fetched at once by a worker")
+    decode_threads: int = Field(0, ge=0, description="images decoded at once by a worker; 0: by the cores")
+    connect_timeout: float = Field(10, gt=0, description="seconds to reach a host")
+    fetch_timeout: float = Field(60, gt=0, description="seconds for one image, from request to last byte")
+    max_bytes: int = Field(512 * 2**20, ge=1, description="largest file that is read")
+    max_pixels: int = Field(200_000_000, ge=1, description="largest picture that is decoded")
+    stop_seconds: float = Field(60, gt=0, description="how long a stopping worker may finish what it holds")
+
+
+def load_settings() -> Settings:
+    """Reads the settings. Raises ConfigurationError that names the variable at fault."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
+        )
+        raise ConfigurationError(f"settings: {faults}") from None
