@@ -14,4 +14,6 @@ def load_queries(file: str) -> dict[str, LiteralString]:
     """Returns the statements of `sql/<file>.sql` by name. They are part of the code, hence literal strings."""
     text = resources.files("lookalike").joinpath(f"sql/{file}.sql").read_text(encoding="utf-8")
     parts = re.split(r"^-- name: *(\w+) *$", text, flags=re.MULTILINE)
-    return {name: cast(LiteralString, sql.strip()) for name, sql in zip(parts[1::2], parts[2::2], strict=True)}
+    return {
+        name: cast(LiteralString, sql.strip()) for name, sql in zip(parts[1::2], parts[2::2], strict=True)
+    }

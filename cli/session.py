@@ -1,0 +1,55 @@
+"""What every command starts with: settings, services, a migrated database, a connection."""
+
+import logging
+import sys
+from dataclasses import dataclass
+
+from lookalike import archive
+from lookalike.database import Connection, connect
+from lookalike.encoders import find_encoder
+from lookalike.errors import ServiceError
+from lookalike.migrate import migrate, pending
+from lookalike.services import Endpoints, up
+from lookalike.settings import Settings, load_settings
+
+
+@dataclass(frozen=True)
+class Session:
+    """Settings and the services that they lead to."""
+
+    settings: Settings
+    endpoints: Endpoints
+
+    def connect(self) -> Connection:
+        """A new connection in autocommit mode; starts an embedded server that has died."""
+        if self.settings.database_url is None:
+            up(self.settings)
+        return connect(self.endpoints.database_url, application_name="lookalike")
+
+
+def open_session() -> Session:
+    """Reads the settings and brings the services up.
+
+    The embedded database is migrated as needed; a database of the operator's is only checked, and ServiceError says
+    what to run.
+    """
+    settings = load_settings()
+    endpoints = up(settings)
+    missing = pending(endpoints.database_url)
+    if missing and settings.database_url is None:
+        migrate(endpoints.database_url)
+    elif missing:
+        raise ServiceError(f"the database lacks {len(missing)} migrations: run `lookalike migrate` first")
+    return Session(settings, endpoints)
+
+
+def ensure_encoder(session: Session, connection: Connection) -> None:
+    """Adds the encoder of the settings to the archive if it is not there. Raises UnknownEncoderError."""
+    archive.add_encoder(connection, find_encoder(session.settings.encoder), session.settings.chunk_size)
+
+
+def log_to_terminal(level: int = logging.INFO) -> None:
+    """Sends the log to standard error, one line for each event; standard output belongs to results."""
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )

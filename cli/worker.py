@@ -1,0 +1,56 @@
+"""`lookalike worker`: Celery with the pool, the options and the memory allocator that suit an embedding worker."""
+
+import os
+import platform
+import sys
+
+from cli.session import log_to_terminal
+from lookalike.settings import Settings, load_settings
+
+# glibc returns the memory of every batch to the system and takes it back page by page: measured, that costs 45 % of
+# the CPU of a forward pass. It reads its tunables only when a process starts.
+TUNABLES = ":".join(
+    (
+        "glibc.malloc.mmap_threshold=4294967296",
+        "glibc.malloc.trim_threshold=8589934592",
+        "glibc.malloc.arena_max=1",
+        "glibc.malloc.hugetlb=1",
+    )
+)
+
+
+def run_worker(leash: bool) -> None:
+    """Becomes a Celery worker; returns never."""
+    if platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = TUNABLES
+        os.execv(sys.executable, [sys.executable, "-m", "cli.main", *sys.argv[1:]])
+    if leash:
+        from cli.run import leave_with_parent
+
+        leave_with_parent()
+    from workers.app import worker_app
+
+    log_to_terminal()
+    settings = load_settings()
+    worker_app(settings).worker_main(celery_arguments(settings))
+
+
+def celery_arguments(settings: Settings) -> list[str]:
+    """The arguments that turn a Celery worker into an embedding worker."""
+    return [
+        "worker",
+        "--pool=threads",
+        f"--concurrency={settings.chunk_threads or default_chunk_threads(settings.device)}",
+        f"--hostname=lookalike-{os.getpid()}@%h",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+        "--loglevel=WARNING",
+    ]
+
+
+def default_chunk_threads(device: str) -> int:
+    """While one chunk is in the network others are fetched and stored: 4 keep a GPU at 94 %, 2 a CPU."""
+    from workers.network import resolve_device
+
+    return 2 if resolve_device(device) == "cpu" else 4

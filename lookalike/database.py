@@ -1,0 +1,101 @@
+"""Connections to Postgres, all made in one way: they know the schema, the vector types and a dead server.
+
+No error and no log line from here ever holds a password.
+"""
+
+import re
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from pgvector.psycopg import register_vector
+from psycopg.conninfo import conninfo_to_dict
+from psycopg_pool import ConnectionPool
+
+from lookalike.errors import ConfigurationError, ServiceError
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+# A server that vanished (power, network, failover) is noticed after a minute, not after the two hours of TCP.
+_DEFAULTS: dict[str, int] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+
+
+def connect(database_url: str, *, application_name: str, autocommit: bool = True) -> Connection:
+    """Returns a connection that has the vector types registered and `search_path = lookalike, public`.
+
+    `database_url` is a URL or `key=value` string as libpq takes it; what it says of timeouts and keepalives
+    wins. In a database that is not migrated yet the vector types are left out. Raises ServiceError when the
+    database cannot be reached, ConfigurationError when `database_url` cannot be understood.
+    """
+    parameters = _parameters(database_url, application_name)
+    try:
+        connection = psycopg.connect(**parameters, autocommit=True)
+        try:
+            _prepare(connection)
+            connection.autocommit = autocommit
+        except BaseException:
+            connection.close()
+            raise
+    except psycopg.Error as error:
+        raise ServiceError(f"Postgres at {mask(database_url)}: {describe(error, database_url)}") from None
+    return connection
+
+
+def make_pool(
+    database_url: str, *, application_name: str, max_size: int, min_size: int = 1
+) -> ConnectionPool[Connection]:
+    """Returns a closed pool of connections as `connect` makes them, in autocommit mode; `with` opens it.
+
+    A connection is checked before it is lent out: a restarted server costs a reconnection and no error.
+    """
+    return ConnectionPool(
+        kwargs={**_parameters(database_url, application_name), "autocommit": True},
+        connection_class=Connection,
+        configure=_prepare,
+        check=ConnectionPool.check_connection,
+        min_size=min_size,
+        max_size=max_size,
+        name=application_name,
+        open=False,
+    )
+
+
+def mask(url: str) -> str:
+    """Returns a URL or `key=value` string (also a broken one) with the passwords in it replaced by ***."""
+    # Up to the last @: a password that should have been quoted is hidden in full, at the cost of some host.
+    url = re.sub(r"(\b[a-z][\w+.-]*://[^:/?#@\s]*):\S*@", r"\1:***@", url, flags=re.IGNORECASE)
+    return re.sub(r"\b((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'?|[^\s&']+)", r"\1***", url)
+
+
+def describe(error: psycopg.Error, database_url: str) -> str:
+    """Returns the message of an error in one line, without the password should it quote it."""
+    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    return redact(text, str(conninfo_to_dict(database_url).get("password") or ""))
+
+
+def redact(text: str, password: str) -> str:
+    """Returns `text` with `password`, and what looks like one in a URL, replaced by ***."""
+    return mask(text.replace(password, "***") if password else text)
+
+
+def _parameters(database_url: str, application_name: str) -> dict[str, Any]:
+    try:
+        given = conninfo_to_dict(database_url)
+    except psycopg.Error:
+        # What libpq says of it may quote any part of it, the password too.
+        raise ConfigurationError(f"DATABASE_URL is not a Postgres URL: {mask(database_url)}") from None
+    return {**_DEFAULTS, "application_name": application_name, **given}
+
+
+def _prepare(connection: Connection) -> None:
+    # A statement and not the startup parameter `options`, which connection poolers refuse; and in
+    # autocommit mode, so that no rollback takes it back.
+    connection.execute("set search_path = lookalike, public")
+    with suppress(psycopg.ProgrammingError):  # no extension yet: before the first migration
+        register_vector(connection)

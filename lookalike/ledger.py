@@ -1,0 +1,352 @@
+"""The ledger: what is to be embedded, under way, done, or failed and why. Postgres is the only truth about it.
+
+    pending -> queued -> running -> done | split | dead
+
+Each function is one step of that diagram and takes a connection in autocommit mode; what must hold together, it does
+in one transaction. Functions that settle a chunk are fenced by its lease: whoever comes late raises LostLeaseError and
+changes nothing.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
+from random import random
+from typing import Literal
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row, dict_row
+
+from lookalike.errors import LostLeaseError
+from lookalike.images import Image, Protocol
+from lookalike.queries import load_queries
+from lookalike.reasons import Reason
+from lookalike.vectors import Vectors, store_vectors
+
+Lane = Literal["events", "backfill", "suspect"]
+# The order is the order in which workers serve them.
+LANES: tuple[Lane, ...] = ("events", "suspect", "backfill")
+
+CRASHES_BEFORE_SPLIT = 2
+CRASHES_BEFORE_DEATH = 3
+
+Connection = psycopg.Connection[tuple[object, ...]]
+QUERIES = load_queries("ledger")
+# The columns of the table `incoming`, in its order.
+INCOMING = tuple(column.name for column in fields(Image))
+row_of = attrgetter(*INCOMING)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """How a batch of announcements changed the archive."""
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+
+    def __add__(self, other: "Registered") -> "Registered":
+        return Registered(
+            self.new + other.new, self.changed + other.changed, self.unchanged + other.unchanged
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A claim on a chunk; it is all that a message carries."""
+
+    chunk: int
+    lease: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkImage:
+    """An image as the worker needs it."""
+
+    id: int
+    key: str
+    url: str
+    protocol: Protocol
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A started chunk with the images that still need a vector."""
+
+    lease: Lease
+    encoder: str
+    lane: Lane
+    attempts: int
+    images: list[ChunkImage]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One image of a chunk that has no vector; `retry_after` in seconds where the host named them."""
+
+    image: ChunkImage
+    reason: Reason
+    detail: str = ""
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a transient failure is tried, and the pause in seconds before the second try (then doubling)."""
+
+    tries: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep found: messages that nobody took, crashes, and images given up."""
+
+    expired: int = 0
+    crashed: int = 0
+    dead: list[int] = field(default_factory=list)
+
+
+# Registration -------------------------------------------------------------------------------------------------------
+
+
+def register(
+    connection: Connection, images: Iterable[Image], lane: Lane = "backfill", chunk_size: int = 64
+) -> Registered:
+    """Registers a batch of images and the chunks that cover them, in one transaction.
+
+    Idempotent: an image announced again with nothing new is counted as unchanged and not written. Within a batch the
+    last announcement of a key wins. Every encoder of the archive gets its own chunks.
+    """
+    batch = {image.key: image for image in images}
+    if not batch:
+        return Registered()
+    connection.execute(QUERIES["make_incoming"])
+    with connection.transaction():
+        with connection.cursor().copy(QUERIES["copy_incoming"]) as copy:
+            copy.set_types(["text"] * len(INCOMING))
+            for image in batch.values():
+                copy.write_row(row_of(image))
+        rows = connection.execute(QUERIES["merge_images"]).fetchall()
+        ids = sorted(int(str(row[0])) for row in rows if row[2])
+        for (encoder,) in connection.execute("select name from encoders").fetchall():
+            insert_chunks(connection, str(encoder), lane, ids, chunk_size)
+    new = sum(1 for row in rows if row[1])
+    changed = len(rows) - new
+    return Registered(new, changed, len(batch) - len(rows))
+
+
+def insert_chunks(
+    connection: Connection, encoder: str, lane: Lane, ids: Sequence[int], chunk_size: int
+) -> None:
+    """Covers sorted ids with chunks: a range where it names nothing else, a list where it would."""
+    pieces = [ids[start : start + chunk_size] for start in range(0, len(ids), chunk_size)]
+    ranged = [piece[-1] - piece[0] + 1 == len(piece) for piece in pieces]
+    connection.execute(
+        QUERIES["insert_chunks"],
+        {
+            "encoder": encoder,
+            "lane": lane,
+            "lo": [piece[0] if whole else None for piece, whole in zip(pieces, ranged, strict=True)],
+            "hi": [piece[-1] if whole else None for piece, whole in zip(pieces, ranged, strict=True)],
+            "ids": [
+                None if whole else ",".join(map(str, piece))
+                for piece, whole in zip(pieces, ranged, strict=True)
+            ],
+        },
+    )
+
+
+# Lease, start, renew, finish ------------------------------------------------------------------------------------------
+
+
+def lease(
+    connection: Connection, encoder: str, lane: Lane, window: int, seconds: float, batch: int = 32
+) -> list[Lease]:
+    """Claims up to `batch` pending chunks of a lane within its window. They are committed when this returns."""
+    with connection.cursor(row_factory=class_row(Lease)) as cursor:
+        cursor.execute(
+            QUERIES["lease"],
+            {"encoder": encoder, "lane": lane, "window": window, "seconds": seconds, "batch": batch},
+        )
+        return cursor.fetchall()
+
+
+def start(connection: Connection, claim: Lease, worker: str, seconds: float) -> Chunk | None:
+    """Starts a leased chunk and reads its images. None when the message is stale."""
+    with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(
+            QUERIES["start"],
+            {"chunk": claim.chunk, "lease": claim.lease, "worker": worker, "seconds": seconds},
+        ).fetchone()
+        if row is None:
+            return None
+        query = "select_images_in_range" if row["ids"] is None else "select_images_in_list"
+        statement = sql.SQL(QUERIES[query]).format(vectors=_vectors_table(connection, row["encoder"]))
+        with connection.cursor(row_factory=class_row(ChunkImage)) as images:
+            images.execute(statement, {"lo": row["lo"], "hi": row["hi"], "ids": row["ids"]})
+            return Chunk(claim, row["encoder"], row["lane"], row["attempts"], images.fetchall())
+
+
+def renew(connection: Connection, claims: Sequence[Lease], seconds: float) -> set[int]:
+    """Prolongs these leases and returns the chunks whose lease is still ours."""
+    rows = connection.execute(
+        QUERIES["renew"],
+        {
+            "chunks": [claim.chunk for claim in claims],
+            "leases": [claim.lease for claim in claims],
+            "seconds": seconds,
+        },
+    )
+    return {int(str(row[0])) for row in rows}
+
+
+def finish(
+    connection: Connection, chunk: Chunk, vectors: Vectors, failures: Sequence[Failure], policy: RetryPolicy
+) -> None:
+    """Settles a chunk: fence, vectors, failures, and a new chunk for what is to be tried again, in one transaction.
+
+    Raises LostLeaseError, and stores nothing, when the lease is no longer ours.
+    """
+    attempts = chunk.attempts + 1
+    again = [f for f in failures if f.reason.transient and attempts < policy.tries]
+    final = [f for f in failures if f not in again]
+    with connection.transaction():
+        claim = {"chunk": chunk.lease.chunk, "lease": chunk.lease.lease}
+        if connection.execute(QUERIES["finish"], claim).rowcount == 0:
+            raise LostLeaseError
+        table = _vectors_table(connection, chunk.encoder)
+        store_vectors(connection, chunk.encoder, table, vectors)
+        if len(vectors):
+            connection.execute(
+                QUERIES["delete_failures"], {"encoder": chunk.encoder, "ids": vectors.image_ids.tolist()}
+            )
+        if final:
+            _insert_failures(connection, chunk.encoder, table, final, attempts)
+        if again:
+            _insert_retry(connection, chunk, again, policy)
+
+
+def _insert_failures(
+    connection: Connection,
+    encoder: str,
+    table: sql.Identifier,
+    failures: Sequence[Failure],
+    attempts: int,
+) -> None:
+    connection.execute(
+        sql.SQL(QUERIES["insert_failures"]).format(vectors=table),
+        {
+            "encoder": encoder,
+            "attempts": attempts,
+            "ids": [f.image.id for f in failures],
+            "revisions": [f.image.revision for f in failures],
+            "reasons": [str(f.reason) for f in failures],
+            # Postgres text takes any character but NUL, and a server's words may hold anything.
+            "details": [f.detail.replace("\0", "")[:1000] for f in failures],
+        },
+    )
+
+
+def _insert_retry(
+    connection: Connection, chunk: Chunk, failures: Sequence[Failure], policy: RetryPolicy
+) -> None:
+    """One new chunk for all: after 2^n x (0.5 .. 1.5) pauses, or when the most patient host said."""
+    pause = policy.seconds * 2**chunk.attempts * (0.5 + random())
+    asked = max((f.retry_after or 0 for f in failures), default=0)
+    connection.execute(
+        QUERIES["insert_retry"],
+        {
+            "encoder": chunk.encoder,
+            "lane": chunk.lane,
+            "attempts": chunk.attempts + 1,
+            "ids": [f.image.id for f in failures],
+            "seconds": max(pause, min(asked, 3600)),
+            "parent": chunk.lease.chunk,
+        },
+    )
+
+
+def give_back(connection: Connection, claim: Lease) -> None:
+    """Returns an unfinished chunk of a worker that stops. No crash is counted; a lost lease does not matter."""
+    connection.execute(QUERIES["give_back"], {"chunk": claim.chunk, "lease": claim.lease})
+
+
+def _vectors_table(connection: Connection, encoder: str) -> sql.Identifier:
+    row = connection.execute("select vectors from encoders where name = %s", [encoder]).fetchone()
+    assert row is not None, f"chunk of an unknown encoder {encoder}"
+    return sql.Identifier(str(row[0]))
+
+
+def claim_worker_name(connection: Connection, host: str) -> str:
+    """Returns a name that no living worker has, `host.1`, `host.2`, …; held as long as the connection lives.
+
+    A worker that starts anew after a crash thereby gets its predecessor's name, and finds what that one held.
+    """
+    for number in itertools.count(1):
+        name = f"{host}.{number}"
+        row = connection.execute(QUERIES["claim_name"], {"name": name}).fetchone()
+        assert row is not None
+        if row[0]:
+            return name
+    raise AssertionError("the count never ends")
+
+
+# Sweep --------------------------------------------------------------------------------------------------------------
+
+
+def sweep(connection: Connection, worker: str | None = None) -> Swept:
+    """Gives expired leases back. A chunk that crashed two workers is halved; one image that crashed three is dead.
+
+    With `worker`, also takes back what a worker of this name held: it has just started anew, so it crashed before.
+    """
+    expired = connection.execute(QUERIES["expire_queued"]).rowcount if worker is None else 0
+    swept = Swept(expired=expired)
+    with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(QUERIES["lock_crashed"], {"worker": worker}).fetchall()
+        for row in rows:
+            swept = replace(swept, crashed=swept.crashed + 1, dead=swept.dead + _crash(connection, row))
+    return swept
+
+
+def _crash(connection: Connection, row: dict[str, object]) -> list[int]:
+    """Decides what becomes of one crashed chunk; returns the images given up."""
+    ids = row["ids"]
+    if ids is None:
+        found = connection.execute(QUERIES["chunk_image_ids"], {"lo": row["lo"], "hi": row["hi"]})
+        ids = [image for (image,) in found]
+    assert isinstance(ids, list)
+    crashes = row["crashes"]
+    assert isinstance(crashes, int)
+    if len(ids) > 1 and crashes >= CRASHES_BEFORE_SPLIT:
+        middle = len(ids) // 2
+        for half in (ids[:middle], ids[middle:]):
+            connection.execute(
+                QUERIES["insert_suspects"], {"encoder": row["encoder"], "ids": half, "parent": row["id"]}
+            )
+        connection.execute(QUERIES["retire"], {"chunk": row["id"], "state": "split"})
+        return []
+    if len(ids) == 1 and crashes >= CRASHES_BEFORE_DEATH:
+        detail = f"{crashes} workers ended while they worked on it, last {row['worker']}"
+        connection.execute(
+            QUERIES["insert_dead"],
+            {"encoder": row["encoder"], "image": ids[0], "detail": detail, "crashes": crashes},
+        )
+        connection.execute(QUERIES["retire"], {"chunk": row["id"], "state": "dead"})
+        return [ids[0]]
+    connection.execute(QUERIES["crash"], {"chunk": row["id"]})
+    return []
+
+
+def give_back_queued(connection: Connection, encoder: str | None, lane: Lane | None, remaining: float) -> int:
+    """Makes queued chunks pending again whose messages the broker lost, and returns how many.
+
+    `remaining` is the most seconds that their lease may still run: it spares those that were published just now.
+    Without `encoder`, chunks of all encoders and lanes.
+    """
+    return connection.execute(
+        QUERIES["give_back_queued"], {"encoder": encoder, "lane": lane, "remaining": remaining}
+    ).rowcount

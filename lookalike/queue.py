@@ -1,0 +1,98 @@
+"""The task queue: Celery over Redis or Valkey. It only carries messages (a chunk and its lease) and may lose them.
+
+Settings and figures behind each choice: worker pools, redelivery and priorities of kombu's Redis transport. A chunk
+waits in the queue of its encoder and lane, so that workers with different networks never take each other's work.
+"""
+
+from collections.abc import Iterable
+
+import redis
+from celery import Celery
+from kombu import Queue
+
+from lookalike.ledger import LANES, Lane, Lease
+
+TASK = "lookalike.embed"
+# Present in the broker as long as its data are; when it is gone, so are the messages.
+SENTINEL = "lookalike:sentinel"
+
+
+def queue_name(encoder: str, lane: Lane) -> str:
+    """The queue of an encoder's lane, `efficientnet-lite0.events`."""
+    return f"{encoder}.{lane}"
+
+
+def make_app(broker_url: str, encoder: str) -> Celery:
+    """Returns the Celery application that orchestrator and workers share. Does not connect."""
+    app = Celery("lookalike", broker=broker_url)
+    app.conf.update(
+        # In the order of LANES, which is the order that "priority" below serves them in.
+        task_queues=[
+            Queue(queue_name(encoder, lane), routing_key=queue_name(encoder, lane)) for lane in LANES
+        ],
+        task_default_queue=queue_name(encoder, "backfill"),
+        task_create_missing_queues=False,
+        task_serializer="json",
+        accept_content=["json"],
+        result_backend=None,
+        task_ignore_result=True,
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        # The ledger decides what happens to a crashed chunk; the broker must not send it again by itself.
+        task_reject_on_worker_lost=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        broker_transport_options={
+            "visibility_timeout": 3600,
+            "queue_order_strategy": "priority",
+            "socket_timeout": 10,
+            "socket_connect_timeout": 3,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+        },
+    )
+    return app
+
+
+def publish(app: Celery, encoder: str, lane: Lane, claims: Iterable[Lease]) -> None:
+    """Sends a message for each leased chunk. An error is ambiguous; the sweep repairs what was not sent."""
+    name = queue_name(encoder, lane)
+    with app.producer_pool.acquire(block=True, timeout=10) as producer:
+        for claim in claims:
+            app.send_task(
+                TASK,
+                args=[claim.chunk, str(claim.lease)],
+                queue=name,
+                producer=producer,
+                retry=False,
+            )
+
+
+class Broker:
+    """What the orchestrator needs to know of the broker beyond sending: is it the same one, is a queue empty?"""
+
+    def __init__(self, broker_url: str) -> None:
+        self._redis = redis.Redis.from_url(redis_url(broker_url), socket_timeout=10, socket_connect_timeout=3)
+
+    def was_wiped(self) -> bool:
+        """True when the broker has lost its data since the last call; the sentinel is set anew."""
+        return bool(self._redis.set(SENTINEL, "present", nx=True))
+
+    def waiting(self, encoder: str, lane: Lane) -> int:
+        """Messages that wait in a queue."""
+        length = self._redis.llen(queue_name(encoder, lane))
+        assert isinstance(length, int)
+        return length
+
+    def close(self) -> None:
+        self._redis.close()
+
+
+def redis_url(broker_url: str) -> str:
+    """The same address as redis-py writes it: kombu calls a socket `redis+socket:///path?virtual_host=0`."""
+    if broker_url.startswith("redis+socket://"):
+        return broker_url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")
+    return broker_url

@@ -1,0 +1,75 @@
+"""Similarity queries from Python: thin calls of the SQL functions, which hold all the logic."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg.rows import class_row
+
+from lookalike.errors import ConfigurationError, UnknownEncoderError, UnknownImageError
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An image and its distance in 0..1 from the query; rank starts at 1."""
+
+    rank: int
+    image: str
+    distance: float
+    work: str | None
+    title: str | None
+    licence: str | None
+    url: str
+
+
+def active_encoder(connection: Connection) -> str:
+    """The encoder that searches use. Raises UnknownEncoderError in an archive that has none yet."""
+    row = connection.execute("select active_encoder()").fetchone()
+    if row is None or row[0] is None:
+        raise UnknownEncoderError("the archive has no encoder yet: add images first (lookalike add SOURCE)")
+    return str(row[0])
+
+
+def similar(
+    connection: Connection,
+    key: str,
+    k: int = 10,
+    max_distance: float | None = None,
+    encoder: str | None = None,
+) -> list[Neighbour]:
+    """The k images most like a known one, nearest first. Raises UnknownImageError, UnknownEncoderError."""
+    return _neighbours(connection, "similar(%s, %s, %s, %s)", [key, k, max_distance, encoder])
+
+
+def nearest(
+    connection: Connection,
+    vector: NDArray[np.float32],
+    k: int = 10,
+    max_distance: float | None = None,
+    encoder: str | None = None,
+) -> list[Neighbour]:
+    """The k images nearest to a vector (d,) from outside, made by the same encoder; any length but 0."""
+    return _neighbours(
+        connection, "nearest(%s::real[], %s, %s, %s)", [vector.tolist(), k, max_distance, encoder]
+    )
+
+
+def _neighbours(connection: Connection, call: str, arguments: Sequence[object]) -> list[Neighbour]:
+    try:
+        with connection.cursor(row_factory=class_row(Neighbour)) as cursor:
+            return cursor.execute(f"select * from {call}".encode(), arguments).fetchall()  # noqa: S608 - our own text
+    except psycopg.errors.NoDataFound as error:
+        wrong = UnknownEncoderError if "no encoder" in str(error) else UnknownImageError
+        raise wrong(_sentence(error)) from None
+    except psycopg.errors.InvalidParameterValue as error:
+        raise ConfigurationError(_sentence(error)) from None
+
+
+def _sentence(error: psycopg.Error) -> str:
+    said = error.diag.message_primary or str(error)
+    return f"{said}. {error.diag.message_hint}" if error.diag.message_hint else said

@@ -1,0 +1,58 @@
+-- name: encoders
+-- The encoders of the archive, the active one first.
+select name, dimension, active, fingerprint from encoders order by active desc, name
+
+-- name: books
+-- Every registered image counted once.
+select registered, done, failed, open, lost from books(%(encoder)s)
+
+-- name: reasons
+-- Failures by reason, most frequent first.
+select reason, count(*) from failures where encoder = %(encoder)s group by reason order by count(*) desc, reason
+
+-- name: chunks
+-- Unfinished chunks by lane and state.
+select lane, state, count(*) from chunks
+where encoder = %(encoder)s and state in ('pending', 'queued', 'running') group by lane, state order by lane, state
+
+-- name: unfinished
+-- Whether anything is still to be done.
+select count(*) from (
+    select from chunks where encoder = %(encoder)s and state in ('pending', 'queued', 'running') limit 1) as any_chunk
+
+-- name: left
+-- Images in unfinished chunks, by the sizes of the chunks; cheap, and exact unless an image is in two of them.
+select coalesce(sum(coalesce(cardinality(ids), hi - lo + 1)), 0)::bigint from chunks
+where encoder = %(encoder)s and state in ('pending', 'queued', 'running')
+
+-- name: rate
+-- Images in chunks that were finished in the last minute.
+select coalesce(sum(coalesce(cardinality(ids), hi - lo + 1)), 0)::bigint from chunks
+where encoder = %(encoder)s and state = 'done' and done_at > now() - interval '1 minute'
+
+-- name: failures
+-- Failed images, the latest first.
+select i.key as image, f.reason, f.detail, f.attempts, f.failed_at, i.url from failures f join images i on i.id = f.image_id
+where f.encoder = %(encoder)s and (%(reasons)s::text[] is null or f.reason = any(%(reasons)s))
+order by f.failed_at desc, i.key limit %(limit)s
+
+-- name: retry
+-- Takes the failures away; the caller covers their images with chunks in the same transaction.
+delete from failures f using images i
+where i.id = f.image_id and f.encoder = %(encoder)s
+  and (%(reasons)s::text[] is null or f.reason = any(%(reasons)s))
+  and (%(keys)s::text[] is null or i.key = any(%(keys)s))
+returning f.image_id
+
+-- name: stray_vectors
+-- Vectors of images that are not registered.
+select count(*) from {vectors} v where not exists (select from images i where i.id = v.image_id)
+
+-- name: future_vectors
+-- Vectors of a later content than the ledger knows.
+select count(*) from {vectors} v join images i on i.id = v.image_id where v.revision > i.revision
+
+-- name: expired_leases
+-- Leases that ran out long ago: the sweep is not running.
+select count(*) from chunks where encoder = %(encoder)s and state in ('queued', 'running')
+  and lease_until < now() - interval '5 minutes'

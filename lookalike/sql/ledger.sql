@@ -1,0 +1,175 @@
+-- name: make_incoming
+-- Where a batch of announcements waits to be merged; one for each connection.
+create temporary table if not exists incoming (
+    key text, url text, protocol text, work text, title text, licence text, access text, content text
+) on commit delete rows
+
+-- name: copy_incoming
+-- Fills the batch.
+copy incoming from stdin (format binary)
+
+-- name: merge_images
+-- Registers the batch, in the order of keys so that two registrations cannot deadlock. What an announcement leaves out
+-- is kept; rows that say nothing new are not written. An image whose content changed gets the next revision; where the
+-- source cannot tell (content is null), a new address counts as new content.
+insert into images as i (key, url, protocol, work, title, licence, access, content)
+select key, url, protocol, work, title, licence, access, content from incoming order by key
+on conflict (key) do update set
+    url = excluded.url,
+    protocol = excluded.protocol,
+    work = coalesce(excluded.work, i.work),
+    title = coalesce(excluded.title, i.title),
+    licence = coalesce(excluded.licence, i.licence),
+    access = coalesce(excluded.access, i.access),
+    content = coalesce(excluded.content, i.content),
+    revision = i.revision + (
+        coalesce(excluded.content <> i.content, excluded.content is null and excluded.url <> i.url))::integer,
+    changed_at = now()
+where (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content) is distinct from (
+    excluded.url, excluded.protocol, coalesce(excluded.work, i.work), coalesce(excluded.title, i.title),
+    coalesce(excluded.licence, i.licence), coalesce(excluded.access, i.access), coalesce(excluded.content, i.content))
+returning new.id, old.id is null as is_new, old.revision is distinct from new.revision as embed
+
+-- name: insert_chunks
+-- Adds pending chunks: ranges (lo, hi) where ids run on, lists where they do not.
+insert into chunks (encoder, lane, lo, hi, ids)
+select %(encoder)s, %(lane)s, lo, hi, case when lo is null then string_to_array(ids, ',')::bigint[] end
+from unnest(%(lo)s::bigint[], %(hi)s::bigint[], %(ids)s::text[]) as t (lo, hi, ids)
+
+-- name: lease
+-- Claims the next chunks of a lane: never more in flight than its window, or three times what is being worked on.
+with in_flight as (
+    select count(*) as all, count(*) filter (where state = 'running') as running from chunks
+    where state in ('queued', 'running') and encoder = %(encoder)s and lane = %(lane)s
+), picked as materialized (
+    select id from chunks
+    where state = 'pending' and encoder = %(encoder)s and lane = %(lane)s and not_before <= now()
+    order by not_before, id
+    limit (select least(%(batch)s, greatest(0, greatest(%(window)s, 3 * running) - "all")) from in_flight)
+    for update skip locked
+)
+update chunks c
+set state = 'queued', lease = gen_random_uuid(), lease_until = now() + make_interval(secs => %(seconds)s), worker = null
+from picked where c.id = picked.id
+returning c.id as chunk, c.lease
+
+-- name: start
+-- The worker claims its chunk; no row means that the message is stale.
+update chunks
+set state = 'running', worker = %(worker)s, lease_until = now() + make_interval(secs => %(seconds)s)
+where id = %(chunk)s and lease = %(lease)s and state = 'queued'
+returning encoder, lane, attempts, lo, hi, ids
+
+-- name: select_images_in_range
+-- The images of a range chunk that still lack a vector of their present content.
+select i.id, i.key, i.url, i.protocol, i.revision from images i
+where i.id between %(lo)s and %(hi)s
+  and not exists (select from {vectors} v where v.image_id = i.id and v.revision = i.revision)
+
+-- name: select_images_in_list
+-- The images of a list chunk that still lack a vector of their present content.
+select i.id, i.key, i.url, i.protocol, i.revision from images i
+where i.id = any(%(ids)s)
+  and not exists (select from {vectors} v where v.image_id = i.id and v.revision = i.revision)
+
+-- name: renew
+-- The heartbeat: prolongs the leases that are still ours and says which these are.
+update chunks set lease_until = now() + make_interval(secs => %(seconds)s)
+where (id, lease) in (select * from unnest(%(chunks)s::bigint[], %(leases)s::uuid[])) and state = 'running'
+returning id
+
+-- name: finish
+-- The fence: only the holder of the lease finishes a chunk.
+update chunks set state = 'done', done_at = now(), lease = null, lease_until = null
+where id = %(chunk)s and lease = %(lease)s and state = 'running'
+
+-- name: give_back
+-- A stopping worker returns what it has not finished; this is not a crash.
+update chunks set state = 'pending', lease = null, lease_until = null, worker = null
+where id = %(chunk)s and lease = %(lease)s and state = 'running'
+
+-- name: make_staging
+-- Where the vectors of a chunk wait to be merged; one for each connection and encoder.
+create temporary table if not exists {staging} (
+    image_id bigint, revision integer, checksum bytea, code bit({dimension}), v halfvec({dimension})
+) on commit delete rows
+
+-- name: copy_staging
+-- Fills the staging table.
+copy {staging} (image_id, revision, checksum, code, v) from stdin (format binary)
+
+-- name: merge_vectors
+-- Stores the vectors; one made from later content is never replaced by an earlier one.
+insert into {vectors} as t (image_id, revision, checksum, code, v)
+select image_id, revision, checksum, code, v from {staging}
+on conflict (image_id) do update
+set revision = excluded.revision, checksum = excluded.checksum, stored_at = now(), code = excluded.code, v = excluded.v
+where excluded.revision >= t.revision
+
+-- name: delete_failures
+-- What has a vector now has not failed.
+delete from failures where encoder = %(encoder)s and image_id = any(%(ids)s)
+
+-- name: insert_failures
+-- One row for each image that failed for good; but not where another chunk has stored its vector meanwhile.
+insert into failures (encoder, image_id, revision, reason, detail, attempts)
+select %(encoder)s, image_id, revision, reason, detail, %(attempts)s
+from unnest(%(ids)s::bigint[], %(revisions)s::integer[], %(reasons)s::text[], %(details)s::text[])
+    as t (image_id, revision, reason, detail)
+where not exists (select from {vectors} v where v.image_id = t.image_id and v.revision >= t.revision)
+on conflict (encoder, image_id) do update
+set revision = excluded.revision, reason = excluded.reason, detail = excluded.detail, attempts = excluded.attempts,
+    failed_at = now()
+
+-- name: insert_retry
+-- What is to be tried again, and when.
+insert into chunks (encoder, lane, attempts, ids, not_before, parent)
+values (%(encoder)s, %(lane)s, %(attempts)s, %(ids)s, now() + make_interval(secs => %(seconds)s), %(parent)s)
+
+-- name: expire_queued
+-- Messages that nobody took in time; no worker is to blame.
+update chunks set state = 'pending', lease = null, lease_until = null
+where state = 'queued' and lease_until < now()
+
+-- name: give_back_queued
+-- The broker lost these messages: they were queued for a while, and its queue is empty. Null for encoder: all of them.
+update chunks set state = 'pending', lease = null, lease_until = null
+where state = 'queued'
+  and (%(encoder)s::text is null or encoder = %(encoder)s and lane = %(lane)s)
+  and lease_until <= now() + make_interval(secs => %(remaining)s)
+
+-- name: lock_crashed
+-- Chunks whose worker fell silent, or came back under its name without them.
+select id, encoder, lane, crashes + 1 as crashes, lo, hi, ids, worker from chunks
+where state = 'running' and (lease_until < now() or worker = %(worker)s)
+for update skip locked
+
+-- name: crash
+-- One more crash; the chunk is tried again as it is.
+update chunks set state = 'pending', lease = null, lease_until = null, crashes = crashes + 1
+where id = %(chunk)s
+
+-- name: retire
+-- The chunk is over: split into halves, or dead.
+update chunks set state = %(state)s, done_at = now(), lease = null, lease_until = null, crashes = crashes + 1
+where id = %(chunk)s
+
+-- name: chunk_image_ids
+-- The images of a range that are registered.
+select id from images where id between %(lo)s and %(hi)s order by id
+
+-- name: insert_suspects
+-- One half of a chunk that crashed two workers; the crash of the whole counts for it.
+insert into chunks (encoder, lane, crashes, ids, parent) values (%(encoder)s, 'suspect', 1, %(ids)s, %(parent)s)
+
+-- name: insert_dead
+-- The image that crashed every worker that took it.
+insert into failures (encoder, image_id, revision, reason, detail, attempts)
+select %(encoder)s, id, revision, 'crashed_worker', %(detail)s, %(crashes)s from images where id = %(image)s
+on conflict (encoder, image_id) do update
+set revision = excluded.revision, reason = excluded.reason, detail = excluded.detail, attempts = excluded.attempts,
+    failed_at = now()
+
+-- name: claim_name
+-- A worker's name belongs to one living process: the lock goes with its connection.
+select pg_try_advisory_lock(hashtextextended('lookalike worker ' || %(name)s, 0))

@@ -1,0 +1,82 @@
+"""Stores vectors: one binary COPY into a staging table, one upsert, inside the caller's transaction."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+
+from lookalike.queries import load_queries
+
+QUERIES = load_queries("ledger")
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Vectors of n images by one encoder.
+
+    image_ids: int64 (n,). revisions: int32 (n,), the revision of each image that was read. checksums: uint8 (n, 32),
+    SHA-256 of the bytes fetched. codes: uint8 (n, ceil(d / 8)), most significant bit first. vectors: float32 or
+    float16 (n, d), finite and of unit length.
+    """
+
+    image_ids: NDArray[np.int64]
+    revisions: NDArray[np.int32]
+    checksums: NDArray[np.uint8]
+    codes: NDArray[np.uint8]
+    vectors: NDArray[np.floating]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+def store_vectors(
+    connection: psycopg.Connection[tuple[object, ...]], encoder: str, table: sql.Identifier, vectors: Vectors
+) -> None:
+    """Writes the vectors into the encoder's table; later content replaces earlier, never the other way round."""
+    if not len(vectors):
+        return
+    dimension = vectors.vectors.shape[1]
+    names = {
+        "vectors": table,
+        "staging": sql.Identifier(f"staging_{encoder}"),
+        "dimension": sql.Literal(dimension),
+    }
+    statements = {
+        name: sql.SQL(QUERIES[name]).format(**names)
+        for name in ("make_staging", "copy_staging", "merge_vectors")
+    }
+    connection.execute(statements["make_staging"])
+    with connection.cursor().copy(statements["copy_staging"]) as copy:
+        copy.write(binary_rows(vectors))
+    connection.execute(statements["merge_vectors"])
+
+
+def binary_rows(vectors: Vectors) -> bytes:
+    """Renders the rows as Postgres' binary COPY format.
+
+    All fields have a fixed length, so that numpy writes the rows at once: some 30 times faster than row by row. The
+    formats of bit and halfvec are those of their `recv` functions (PostgreSQL varbit.c, pgvector halfvec.c).
+    """
+    count, dimension = vectors.vectors.shape
+    code_bytes = vectors.codes.shape[1]
+    row = np.dtype(
+        [
+            ("fields", ">i2"),
+            ("id_size", ">i4"), ("image_id", ">i8"),
+            ("revision_size", ">i4"), ("revision", ">i4"),
+            ("checksum_size", ">i4"), ("checksum", "u1", (32,)),
+            ("code_size", ">i4"), ("code_bits", ">i4"), ("code", "u1", (code_bytes,)),
+            ("v_size", ">i4"), ("v_dimension", ">i2"), ("v_unused", ">i2"), ("v", ">f2", (dimension,)),
+        ]
+    )  # fmt: skip
+    rows = np.zeros(count, row)
+    rows["fields"] = 5
+    rows["id_size"], rows["image_id"] = 8, vectors.image_ids
+    rows["revision_size"], rows["revision"] = 4, vectors.revisions
+    rows["checksum_size"], rows["checksum"] = 32, vectors.checksums
+    rows["code_size"], rows["code_bits"], rows["code"] = 4 + code_bytes, dimension, vectors.codes
+    rows["v_size"], rows["v_dimension"], rows["v"] = 4 + 2 * dimension, dimension, vectors.vectors
+    signature, header, trailer = b"PGCOPY\n\xff\r\n\0", bytes(8), b"\xff\xff"
+    return signature + header + rows.tobytes() + trailer

@@ -1,0 +1,113 @@
+"""Keeps the lanes filled: leases chunks, publishes them, sweeps what was lost. It holds no state of its own.
+
+Any number of dispatchers may run; the ledger's row locks keep them apart.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+import redis
+from celery import Celery
+from kombu.exceptions import OperationalError as BrokerError
+
+from lookalike import books, ledger
+from lookalike.queue import Broker, publish
+from lookalike.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# A message leaves its queue a moment before its chunk is started; older ones without a message were lost.
+GRACE_SECONDS = 10.0
+# Nobody may have time for a message for long; it still waits in the broker.
+QUEUED_SECONDS = 600.0
+SWEEP_SECONDS = 1.0
+IDLE_SECONDS = 0.1
+
+
+@dataclass
+class Dispatcher:
+    """One pass after another over every encoder's lanes; see `run`."""
+
+    settings: Settings
+    connection: ledger.Connection
+    app: Celery
+    broker: Broker
+
+    def __post_init__(self) -> None:
+        self._next_sweep = 0.0
+
+    def delay_sweep(self, seconds: float) -> None:
+        """Puts the next sweep off."""
+        self._next_sweep = time.monotonic() + seconds
+
+    def step(self) -> int:
+        """One pass: sweep when it is time, then lease and publish. Returns the chunks published."""
+        if time.monotonic() >= self._next_sweep:
+            self.sweep()
+            self._next_sweep = time.monotonic() + SWEEP_SECONDS
+        return sum(
+            self._fill(encoder, lane)
+            for encoder in books.encoder_names(self.connection)
+            for lane in ledger.LANES
+        )
+
+    def _fill(self, encoder: str, lane: ledger.Lane) -> int:
+        claims = ledger.lease(self.connection, encoder, lane, self.settings.window, QUEUED_SECONDS)
+        if claims:
+            publish(self.app, encoder, lane, claims)
+        return len(claims)
+
+    def sweep(self) -> None:
+        """Gives back what crashed workers held and what the broker lost."""
+        swept = ledger.sweep(self.connection)
+        if swept.crashed:
+            log.warning("%d chunks came back from workers that fell silent", swept.crashed)
+        for image in swept.dead:
+            log.error("image %d crashed %d workers and is given up", image, ledger.CRASHES_BEFORE_DEATH)
+        if self.broker.was_wiped():
+            lost = ledger.give_back_queued(self.connection, None, None, QUEUED_SECONDS)
+            if lost:
+                log.warning("the broker was wiped: %d chunks are published again", lost)
+            return
+        for encoder in books.encoder_names(self.connection):
+            for lane in ledger.LANES:
+                if self.broker.waiting(encoder, lane) == 0:
+                    lost = ledger.give_back_queued(
+                        self.connection, encoder, lane, QUEUED_SECONDS - GRACE_SECONDS
+                    )
+                    if lost:
+                        log.warning("%d messages of lane %s were lost: published again", lost, lane)
+
+
+def run(
+    settings: Settings,
+    connect: Callable[[], ledger.Connection],
+    app: Celery,
+    broker: Broker,
+    stop: threading.Event,
+) -> None:
+    """Dispatches until `stop` is set. Waits out a database or broker that is away, with growing pauses."""
+    pause = IDLE_SECONDS
+    while not stop.is_set():
+        try:
+            with connect() as connection:
+                dispatcher = Dispatcher(settings, connection, app, broker)
+                # After an outage every lease looks expired: give the heartbeats a moment to renew theirs first.
+                if pause > IDLE_SECONDS:
+                    dispatcher.delay_sweep(settings.lease_seconds / 3 + 1)
+                while not stop.is_set():
+                    if dispatcher.step() == 0:
+                        stop.wait(IDLE_SECONDS)
+                    pause = IDLE_SECONDS
+        except (psycopg.OperationalError, redis.RedisError, BrokerError, OSError) as error:
+            pause = min(pause * 2, 10)
+            log.warning("%s; trying again in %.1f s", _first_line(error), pause)
+            stop.wait(pause)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

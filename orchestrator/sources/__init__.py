@@ -1,0 +1,91 @@
+"""Everything that announces images: folders, tables, S3 prefixes, IIIF manifests and collections.
+
+Sources only read and only look at names and records: they never open an image, and never touch the ledger.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from lookalike.errors import SourceError
+from lookalike.images import Announcement
+from lookalike.settings import Settings
+from orchestrator.sources import folder, iiif, s3, tables
+from orchestrator.sources.records import absolute_path, has_image_suffix, printable, without_secrets
+from orchestrator.sources.web import Web
+
+__all__ = ["open_source"]
+
+_TABLE = re.compile(r".*\.(?:csv|(jsonl|ndjson))(?:\.gz)?", re.IGNORECASE | re.DOTALL)
+
+
+def open_source(spec: str, settings: Settings) -> Iterator[Announcement]:
+    """Yields what a source announces: images, and Refused for what is none. The spec says which source it is.
+
+    | spec | source |
+    |---|---|
+    | a folder | the image files below it, sorted |
+    | an image file | this one |
+    | `*.csv`, `*.jsonl`, `*.ndjson`, each with `.gz` or not, file or URL | a table, see `tables.read_table` |
+    | `-` | a table on standard input, CSV or JSON lines, gzipped or not, by its first bytes |
+    | `*.json`, any other `http(s)://` URL | a IIIF manifest or collection, version 2 or 3 |
+    | `s3://bucket/prefix` | the objects below the prefix whose names end as images do |
+
+    It streams: memory does not grow with the source. Raises SourceError, at the first announcement, when the
+    source as a whole cannot be read, and later on when it breaks off; its message says what to do.
+    """
+    if spec == "-":
+        yield from tables.read_table(sys.stdin.buffer, "standard input", Path.cwd())  # type: ignore[arg-type]
+    elif spec.startswith("s3://"):
+        yield from s3.list_prefix(spec, settings)
+    elif re.match(r"https?://", spec, re.IGNORECASE):
+        yield from _from_web(spec, settings)
+    else:
+        yield from _from_path(spec, settings)
+
+
+def _from_web(url: str, settings: Settings) -> Iterator[Announcement]:
+    try:
+        table = _TABLE.fullmatch(urlsplit(url).path)
+    except ValueError as error:
+        raise SourceError(f"{printable(url)} is not an address: {error}") from None
+    if table is None:
+        yield from iiif.read_url(url, settings)
+        return
+    web = Web(settings)
+    try:
+        with web.stream(url) as stream:
+            yield from tables.read_table(stream, without_secrets(url), url, json_lines=bool(table[1]))
+    finally:
+        web.close()
+
+
+def _from_path(spec: str, settings: Settings) -> Iterator[Announcement]:
+    path = absolute_path(Path(spec))
+    table = _TABLE.fullmatch(path.name)
+    if path.is_dir():
+        yield from folder.read_folder(path)
+    elif not path.exists():
+        raise SourceError(f"{printable(spec)}: there is no such file or folder")
+    elif table:
+        yield from _from_table(path, bool(table[1]))
+    elif path.suffix.lower() == ".json":
+        yield from iiif.read_file(path, settings)
+    elif has_image_suffix(path.name):
+        yield folder.read_file(path, path.parent)
+    else:
+        raise SourceError(
+            f"{printable(spec)} is no source: give a folder, an image, *.csv, *.jsonl (or .gz of these), "
+            "- for standard input, a IIIF manifest (*.json or a URL), or s3://bucket/prefix"
+        )
+
+
+def _from_table(path: Path, json_lines: bool) -> Iterator[Announcement]:
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+    with stream:
+        yield from tables.read_table(stream, path.name, path.parent, json_lines=json_lines)

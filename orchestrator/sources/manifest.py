@@ -1,0 +1,222 @@
+"""Finds the images in a IIIF Presentation manifest, version 1, 2 or 3, however irregular. It fetches nothing.
+
+Our own walker, by evidence: iiif-prezi3 3.1 reads the cookbook's manifests, but gives an empty manifest for
+version 2 without a word, and refuses a whole manifest for a missing label, a licence that is no URI, or an
+untyped service (as version 2 writes them); piffle 0.9 cannot see version 3's `id` and `items`, and interprets
+nothing.
+"""
+
+from collections.abc import Iterator
+from urllib.parse import urljoin
+
+from lookalike.images import Announcement, Refused
+from lookalike.reasons import Reason
+from orchestrator.sources.records import (
+    announce,
+    has_image_suffix,
+    has_scheme,
+    plain,
+    printable,
+    service_base,
+)
+
+Resource = dict[str, object]
+"""One JSON object of a manifest."""
+
+_MAX_NESTING = 8  # choices within choices, services within services
+_HINTS = ("@context", "profile", "conformsTo", "dcterms:conformsTo")
+_ALTERNATIVES = frozenset({"choice", "composite", "list", "independents"})
+_PICTURES = frozenset({"image", "stillimage"})
+_NO_PICTURES = frozenset(
+    {"sound", "video", "movingimage", "text", "textualbody", "contentastext", "dataset", "model", "canvas"}
+)
+
+
+def images_of(manifest: Resource, address: str) -> Iterator[Announcement]:
+    """Yields each image painted on the manifest's canvases once, and a Refused for a canvas without any.
+
+    Thumbnails, ranges, comments, and placeholder and accompanying canvases are ignored. `address` is where
+    the manifest was found: the work is its id or, without one, this address. An image's address is its
+    service's base id as written (protocol "iiif"), or the file's when no IIIF service serves it; its key is
+    `records.key_of_url`. The title is the labels of manifest, canvas and, among choices, image; the licence
+    that of the closest of them.
+    """
+    work = identifier(manifest) or address
+    known: set[str] = set()
+    number = 0
+    for number, canvas in enumerate(_canvases(manifest), 1):
+        where = identifier(canvas) or f"{work} canvas {number}"
+        pictures = [
+            picture for body in _bodies(canvas) for picture in _pictures(body) if _is_picture(picture)
+        ]
+        if not pictures:
+            detail = "the canvas holds no still image" if _bodies(canvas) else "the canvas shows nothing"
+            yield Refused(printable(where), Reason.NO_IMAGE, detail)
+        for picture in pictures:
+            found = _announce(where, picture, canvas, manifest, work)
+            if isinstance(found, Refused) or found.url not in known:
+                yield found
+            if not isinstance(found, Refused):
+                known.add(found.url)
+    if not number:
+        yield Refused(printable(work), Reason.NO_IMAGE, "the manifest has no canvases")
+
+
+def identifier(resource: object) -> str:
+    """Returns the `id` or `@id` of a resource, which may be given as its id alone; "" for none."""
+    if isinstance(resource, str):
+        return resource.strip()
+    value = (resource.get("id") or resource.get("@id")) if isinstance(resource, dict) else None
+    return value.strip() if isinstance(value, str) else ""
+
+
+def kind(resource: Resource) -> str:
+    """Returns the type in small letters, without namespace: `sc:Manifest` and `Manifest` give `manifest`."""
+    value = resource.get("type") or resource.get("@type")
+    value = next((each for each in as_list(value) if isinstance(each, str)), "")
+    return value.replace("#", "/").replace(":", "/").rpartition("/")[2].strip().lower()
+
+
+def as_list(value: object) -> list[object]:
+    """Returns a list as it is, nothing as an empty one, one thing as a list of one: IIIF allows all forms."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def resources(value: object) -> list[Resource]:
+    """Returns the JSON objects in a value that may be one, a list of them, or nothing."""
+    return [each for each in as_list(value) if isinstance(each, dict)]
+
+
+def label(resource: Resource) -> str:
+    """Returns the label as one line: English, else without language, else the first; "" for none."""
+    texts = _by_language(resource.get("label"))
+    languages = [*(name for name in texts if name.split("-")[0] == "en"), "none", "@none", *texts]
+    words = next((texts[name] for name in languages if texts.get(name)), [])
+    return plain("; ".join(str(word) for word in words if isinstance(word, str | int) and word)) or ""
+
+
+def _by_language(value: object) -> dict[str, list[object]]:
+    """Reads a label of version 3 (`{"en": [...]}`) or 2 (text, `{"@value", "@language"}`, or a list of these)."""
+    if isinstance(value, dict) and "@value" not in value:
+        return {str(name): as_list(words) for name, words in value.items()}
+    texts: dict[str, list[object]] = {}
+    for each in as_list(value):
+        language = str(each.get("@language") or "none") if isinstance(each, dict) else "none"
+        texts.setdefault(language, []).append(each.get("@value") if isinstance(each, dict) else each)
+    return texts
+
+
+def _canvases(manifest: Resource) -> Iterator[Resource]:
+    yield from (item for item in resources(manifest.get("items")) if kind(item) != "range")
+    for sequence in resources(manifest.get("sequences")):
+        yield from resources(sequence.get("canvases"))
+
+
+def _bodies(canvas: Resource) -> list[object]:
+    """Returns what is painted on the canvas: bodies of version 3, resources of version 2."""
+    annotations = [
+        annotation
+        for page in resources(canvas.get("items"))
+        for annotation in ([page] if "body" in page else resources(page.get("items")))
+    ]
+    annotations += resources(canvas.get("images"))
+    return [
+        body
+        for annotation in annotations
+        if _paints(annotation)
+        for name in ("body", "resource")
+        for body in as_list(annotation.get(name))
+    ]
+
+
+def _paints(annotation: Resource) -> bool:
+    """A missing or empty motivation is painting: nothing else belongs where these annotations are."""
+    motivations = [
+        each for each in as_list(annotation.get("motivation")) if isinstance(each, str) and each.strip()
+    ]
+    return not motivations or any(each.strip().lower().endswith("painting") for each in motivations)
+
+
+def _pictures(body: object, nesting: int = 0) -> Iterator[Resource]:
+    """Yields what a body holds in the end, through choices and specific resources (parts of an image)."""
+    if nesting > _MAX_NESTING:
+        return
+    if isinstance(body, str) and has_scheme(body):
+        yield {"id": body}
+    if not isinstance(body, dict):
+        return
+    parts: list[object] = []
+    if kind(body) in _ALTERNATIVES:
+        parts = [part for name in ("default", "items", "item") for part in as_list(body.get(name))]
+    elif kind(body) == "specificresource" or not identifier(body):
+        parts = [part for name in ("source", "full") for part in as_list(body.get(name))]
+    if not parts:
+        yield body
+    for part in parts:
+        yield from _pictures(part, nesting + 1)
+
+
+def _is_picture(resource: Resource) -> bool:
+    if kind(resource) in _NO_PICTURES:
+        return False
+    if _image_service(resource):
+        return True
+    media = str(resource.get("format") or "").lower()
+    if media.startswith(("video/", "audio/", "text/", "application/pdf")):
+        return False
+    path = identifier(resource).partition("?")[0]
+    return kind(resource) in _PICTURES or media.startswith("image/") or has_image_suffix(path)
+
+
+def _image_service(picture: Resource) -> str:
+    """Returns the id of the first IIIF image service, or "". Others (access, search) are passed over."""
+    level, nesting = as_list(picture.get("service")), 0
+    while level and nesting < _MAX_NESTING:
+        for service in level:
+            if identifier(service) and _serves(service, identifier(picture)):
+                return identifier(service)
+        level = [inner for service in resources(level) for inner in as_list(service.get("service"))]
+        nesting += 1
+    return ""
+
+
+def _serves(service: object, picture: str) -> bool:
+    """Version 3 names the type; others give themselves away by context or profile, or by their address."""
+    if isinstance(service, dict):
+        if kind(service).startswith("imageservice"):
+            return True
+        hints = [each for name in _HINTS for each in as_list(service.get(name)) if isinstance(each, str)]
+        if any("/api/image/" in hint or "/image-api/" in hint or hint.startswith("level") for hint in hints):
+            return True
+    # A service of which nothing is known serves the picture when the picture's own address lies below it.
+    return picture.startswith(service_base(identifier(service)) + "/")
+
+
+def _announce(where: str, picture: Resource, canvas: Resource, manifest: Resource, work: str) -> Announcement:
+    service = _image_service(picture)
+    url = service_base(service) if service else identifier(picture)
+    if not url:
+        return Refused(printable(where), Reason.BAD_RECORD, "the image has no id")
+    if not has_scheme(url):
+        url = urljoin(work, url)
+    if not url.lower().startswith(("http://", "https://")):
+        # Manifests come from outside: they may not name files of this machine or objects of our buckets.
+        return Refused(printable(where), Reason.BAD_ADDRESS, "an image of a manifest has a http(s) address")
+    named = (manifest, canvas, picture)
+    labels = [text for text in map(label, named) if text.strip("-–—. ")]
+    rights = next(filter(None, map(_rights, reversed(named))), "")
+    return announce(
+        where,
+        url,
+        protocol="iiif" if service else "file",
+        work=work,
+        title=" – ".join(dict.fromkeys(labels)),
+        licence=rights,
+    )
+
+
+def _rights(resource: Resource) -> str:
+    values = [identifier(each) for name in ("rights", "license") for each in as_list(resource.get(name))]
+    return next(filter(None, values), "")

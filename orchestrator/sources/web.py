@@ -1,0 +1,159 @@
+"""Reads JSON documents and tables over HTTP, politely: with limits, a few tries, and `Retry-After` obeyed.
+
+Only http and https are followed, also by redirects. Its messages never show credentials.
+"""
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
+from urllib3.exceptions import (
+    HTTPError,
+    InvalidHeader,
+    LocationValueError,
+    MaxRetryError,
+    ResponseError,
+    SSLError,
+)
+
+from lookalike import __version__
+from lookalike.errors import SourceError
+from lookalike.settings import Settings
+from orchestrator.sources.records import without_secrets
+
+MAX_DOCUMENT = 64 * 2**20
+"""Largest manifest or collection in bytes, unpacked; Python takes about ten times as much to hold it."""
+
+_LONGEST_WAIT = 120.0  # seconds; a host that asks for more is counted as not answering
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_LASTING = (
+    LocationValueError,
+    ResponseError,
+    SSLError,
+    ValueError,
+)  # bad address, redirects in a circle, certificate
+_HEADERS = {
+    "User-Agent": f"lookalike/{__version__}",
+    "Accept": "application/ld+json, application/json;q=0.9, */*;q=0.5",
+    "Accept-Encoding": "gzip",
+}
+
+
+class _PassingError(SourceError):
+    """The host did not answer properly, which may pass."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Web:
+    """A pool of connections with the limits of the settings. For one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        timeout = Timeout(connect=settings.connect_timeout, read=settings.fetch_timeout)
+        # The tries are counted here and not by urllib3, which would repeat within each of them.
+        follow = Retry(
+            total=None, connect=0, read=0, status=0, other=0, redirect=5, respect_retry_after_header=False
+        )
+        self._pool = PoolManager(headers=_HEADERS, timeout=timeout, retries=follow)
+        self._retrying = Retrying(
+            retry=retry_if_exception_type(_PassingError),
+            stop=stop_after_attempt(settings.tries),
+            wait=self._pause,
+            reraise=True,
+        )
+
+    def json(self, url: str) -> object:
+        """Returns the parsed JSON at the address. Raises SourceError that says why there is none."""
+        return parse_json(self._retrying(self._download, url), without_secrets(url))
+
+    @contextmanager
+    def stream(self, url: str) -> Iterator[io.BufferedReader]:
+        """Opens the address as a stream of bytes of any length. Raises SourceError when it cannot be opened.
+
+        While reading, a broken connection raises urllib3's HTTPError.
+        """
+        response = self._retrying(self._open, url)
+        try:
+            # urllib3 closes a response when it has been read, which BufferedReader takes for an error.
+            response.auto_close = False  # type: ignore[attr-defined]
+            yield io.BufferedReader(response, 2**16)
+        finally:
+            response.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._pool.clear()
+
+    def _open(self, url: str) -> BaseHTTPResponse:
+        name = without_secrets(url)
+        try:
+            response = self._pool.request("GET", url, preload_content=False)
+        except (HTTPError, ValueError) as error:  # ValueError: http.client refuses a malformed host so
+            cause = error.reason if isinstance(error, MaxRetryError) else error
+            kind = SourceError if isinstance(cause, _LASTING) else _PassingError
+            raise kind(f"{name} cannot be reached: {_said(cause)}") from error
+        if response.status == HTTPStatus.OK:
+            return response
+        status, wait = response.status, _retry_after(response)
+        response.close()
+        if status in _PASSING:
+            raise _PassingError(f"{name} answered {status} {_phrase(status)}; try again later", wait)
+        raise SourceError(f"{name} answered {status} {_phrase(status)}; check the address")
+
+    def _download(self, url: str) -> bytes:
+        deadline = time.monotonic() + self._settings.fetch_timeout
+        response = self._open(url)
+        name, body = without_secrets(url), bytearray()
+        try:
+            for part in response.stream(2**16, decode_content=True):
+                body += part
+                if len(body) > MAX_DOCUMENT:
+                    raise SourceError(f"{name} is larger than {MAX_DOCUMENT >> 20} MiB")
+                if time.monotonic() > deadline:
+                    raise _PassingError(f"{name} did not arrive within {self._settings.fetch_timeout:g} s")
+        except HTTPError as error:
+            raise _PassingError(f"{name} broke off: {_said(error)}") from error
+        finally:
+            response.close()
+        return bytes(body)
+
+    def _pause(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, _PassingError) else None
+        usual = self._settings.retry_seconds * 2.0 ** (state.attempt_number - 1)
+        return min(max(usual, asked or 0.0), _LONGEST_WAIT)
+
+
+def parse_json(text: bytes, name: str) -> object:
+    """Returns the parsed document. Raises SourceError, with `name` in its message, when it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        page = " but an HTML page" if text.lstrip()[:1] == b"<" else f": {error}"
+        raise SourceError(f"{name} is not JSON{page}") from error
+
+
+def _retry_after(response: BaseHTTPResponse) -> float | None:
+    header = response.headers.get("Retry-After")
+    try:
+        return Retry().parse_retry_after(header) if header else None
+    except InvalidHeader:
+        return None
+
+
+def _phrase(status: int) -> str:
+    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
+
+
+def _said(error: BaseException | None) -> str:
+    """Says what happened, without the address that urllib3 repeats in front of the last colon."""
+    text = str(error).rpartition(": ")[2]
+    return type(error).__name__ if isinstance(error, LocationValueError) or not text else text

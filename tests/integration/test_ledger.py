@@ -1,0 +1,369 @@
+"""The ledger on a real Postgres: registration, leases, fences, retries, crashes, and the books after each."""
+
+from dataclasses import replace
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from lookalike import archive, books, ledger
+from lookalike.database import Connection, connect
+from lookalike.errors import LostLeaseError
+from lookalike.images import Image
+from lookalike.ledger import Failure, Lease, RetryPolicy
+from lookalike.reasons import Reason
+from tests.factories import TINY, make_images, make_vectors
+
+POLICY = RetryPolicy(tries=3, seconds=0.01)
+
+
+@pytest.fixture
+def archive_db(connection: Connection) -> Connection:
+    archive.add_encoder(connection, TINY, chunk_size=4)
+    return connection
+
+
+def lease_one(connection: Connection, lane: ledger.Lane = "backfill") -> Lease:
+    (claim,) = ledger.lease(connection, "tiny", lane, window=100, seconds=60, batch=1)
+    return claim
+
+
+def start_one(connection: Connection, lane: ledger.Lane = "backfill") -> ledger.Chunk:
+    chunk = ledger.start(connection, lease_one(connection, lane), "w", 60)
+    assert chunk is not None
+    return chunk
+
+
+def due_now(connection: Connection) -> None:
+    connection.execute("update chunks set not_before = now() where state = 'pending'")
+
+
+def expire(connection: Connection) -> None:
+    connection.execute("update chunks set lease_until = now() - interval '1 second' where lease is not null")
+
+
+def test_register_is_idempotent(archive_db: Connection) -> None:
+    """The same images announced twice are rows and chunks once."""
+    first = ledger.register(archive_db, make_images(10), chunk_size=4)
+    second = ledger.register(archive_db, make_images(10), chunk_size=4)
+
+    assert first == ledger.Registered(new=10)
+    assert second == ledger.Registered(unchanged=10)
+    assert books.count_books(archive_db, "tiny") == books.Books(10, 0, 0, 10, 0)
+    assert archive_db.execute("select count(*) from chunks").fetchone() == (3,)
+
+
+def test_register_takes_the_last_of_a_key_in_a_batch(archive_db: Connection) -> None:
+    """A key twice in one batch is one image, with the later address."""
+    counts = ledger.register(archive_db, [Image("a", "file:///1"), Image("a", "file:///2")])
+
+    assert counts == ledger.Registered(new=1)
+    assert archive_db.execute("select url from images").fetchall() == [("file:///2",)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "counts", "revision"),
+    [
+        (Image("a", "u", content="1"), Image("a", "u", content="2"), ledger.Registered(changed=1), 2),
+        (Image("a", "u", content="1"), Image("a", "moved", content="1"), ledger.Registered(changed=1), 1),
+        (Image("a", "u"), Image("a", "moved"), ledger.Registered(changed=1), 2),
+        (Image("a", "u", title="T"), Image("a", "u"), ledger.Registered(unchanged=1), 1),
+        (Image("a", "u", content="1"), Image("a", "u"), ledger.Registered(unchanged=1), 1),
+        (Image("a", "u"), Image("a", "u", content="1"), ledger.Registered(changed=1), 1),
+    ],
+    ids=[
+        "content",
+        "address, same content",
+        "address, content unknown",
+        "fewer words",
+        "less known",
+        "more known",
+    ],
+)
+def test_register_embeds_again_only_what_has_new_content(
+    archive_db: Connection, before: Image, after: Image, counts: ledger.Registered, revision: int
+) -> None:
+    """New content makes a new revision and a chunk; new words only change the row; missing ones erase nothing."""
+    ledger.register(archive_db, [before])
+    chunk = start_one(archive_db)
+    ledger.finish(archive_db, chunk, make_vectors(chunk.images, archive_db), [], POLICY)
+
+    assert ledger.register(archive_db, [after]) == counts
+    assert archive_db.execute("select revision from images").fetchone() == (revision,)
+    expected = books.Books(1, 0, 0, 1, 0) if revision == 2 else books.Books(1, 1, 0, 0, 0)
+    assert books.count_books(archive_db, "tiny") == expected
+
+
+def test_the_old_vector_serves_until_the_new_one_replaces_it(archive_db: Connection) -> None:
+    """An image whose content changed keeps its vector while it is open, and has one vector after."""
+    ledger.register(archive_db, [Image("a", "u", content="1")])
+    chunk = start_one(archive_db)
+    ledger.finish(archive_db, chunk, make_vectors(chunk.images, archive_db), [], POLICY)
+    ledger.register(archive_db, [Image("a", "u", content="2")])
+    assert archive_db.execute("select revision from vectors_tiny").fetchall() == [(1,)]
+
+    chunk = start_one(archive_db)
+    ledger.finish(archive_db, chunk, make_vectors(chunk.images, archive_db), [], POLICY)
+
+    assert archive_db.execute("select revision from vectors_tiny").fetchall() == [(2,)]
+    assert books.count_books(archive_db, "tiny").complete
+
+
+def test_late_work_on_old_content_never_replaces_newer(archive_db: Connection) -> None:
+    """A worker that read revision 1 and finishes after one that read revision 2 changes nothing."""
+    ledger.register(archive_db, [Image("a", "u", content="1")])
+    old = start_one(archive_db)
+    ledger.register(archive_db, [Image("a", "u", content="2")])
+    new = start_one(archive_db)
+    ledger.finish(archive_db, new, make_vectors(new.images, archive_db), [], POLICY)
+    ledger.finish(archive_db, old, make_vectors(old.images, archive_db), [], POLICY)
+
+    assert archive_db.execute("select revision from vectors_tiny").fetchall() == [(2,)]
+
+
+def test_chunks_of_interleaved_registrations_never_overlap(archive_db: Connection, database_url: str) -> None:
+    """A range chunk covers only images of its own batch, whoever else registers at the same time."""
+    archive_db.execute("select setval('images_id_seq', 100)")
+    with archive_db.transaction():
+        archive_db.execute("insert into images (id, key, url) values (103, 'other', 'u')")
+    archive_db.execute("select setval('images_id_seq', 100)")
+    ledger.register(archive_db, make_images(2, "a"), chunk_size=4)
+    archive_db.execute("select setval('images_id_seq', 103)")
+    ledger.register(archive_db, make_images(2, "b"), chunk_size=4)
+
+    open_images = archive_db.execute("select open, lost from books('tiny')").fetchone()
+    assert open_images == (4, 1)  # `other` was slipped in without a chunk: the books see it
+
+
+def test_an_encoder_added_later_covers_every_image(archive_db: Connection) -> None:
+    """Adding an encoder opens all registered images for it, and leaves the first one active."""
+    ledger.register(archive_db, make_images(10))
+    archive.add_encoder(archive_db, replace(TINY, name="second"), chunk_size=4)
+
+    assert books.count_books(archive_db, "second") == books.Books(10, 0, 0, 10, 0)
+    assert books.encoder_names(archive_db) == ["tiny", "second"]
+    archive.activate(archive_db, "second")
+    assert books.encoder_names(archive_db) == ["second", "tiny"]
+
+
+def test_lease_stays_within_its_window(archive_db: Connection) -> None:
+    """No more chunks are in flight than the window, or three times those that workers have started."""
+    ledger.register(archive_db, make_images(40), chunk_size=1)
+
+    first = ledger.lease(archive_db, "tiny", "backfill", window=4, seconds=60)
+    assert len(first) == 4
+    assert ledger.lease(archive_db, "tiny", "backfill", window=4, seconds=60) == []
+    for claim in first:
+        ledger.start(archive_db, claim, "w", 60)
+    assert len(ledger.lease(archive_db, "tiny", "backfill", window=4, seconds=60)) == 8
+
+
+def test_two_dispatchers_never_lease_the_same_chunk(archive_db: Connection, database_url: str) -> None:
+    """A chunk that one transaction is leasing is skipped by another."""
+    ledger.register(archive_db, make_images(8), chunk_size=4)
+    with connect(database_url, application_name="other dispatcher") as other, other.transaction():
+        theirs = ledger.lease(other, "tiny", "backfill", window=100, seconds=60, batch=1)
+        ours = ledger.lease(archive_db, "tiny", "backfill", window=100, seconds=60)
+
+    assert len(theirs) == len(ours) == 1
+    assert theirs[0].chunk != ours[0].chunk
+
+
+def test_only_the_holder_of_the_lease_starts_and_once(archive_db: Connection) -> None:
+    """A wrong token or a second start is a stale message."""
+    ledger.register(archive_db, make_images(2))
+    claim = lease_one(archive_db)
+
+    assert ledger.start(archive_db, Lease(claim.chunk, uuid4()), "w", 60) is None
+    assert ledger.start(archive_db, claim, "w", 60) is not None
+    assert ledger.start(archive_db, claim, "w", 60) is None
+
+
+def test_a_late_twin_stores_nothing(archive_db: Connection) -> None:
+    """Whoever finishes without the lease rolls back, vectors and all."""
+    ledger.register(archive_db, make_images(3))
+    chunk = start_one(archive_db)
+    expire(archive_db)
+    ledger.sweep(archive_db)
+
+    with pytest.raises(LostLeaseError):
+        ledger.finish(archive_db, chunk, make_vectors(chunk.images, archive_db), [], POLICY)
+    assert archive_db.execute("select count(*) from vectors_tiny").fetchone() == (0,)
+
+
+def test_renew_names_the_leases_that_are_still_ours(archive_db: Connection) -> None:
+    """A heartbeat prolongs what is ours and leaves out what is not."""
+    ledger.register(archive_db, make_images(8), chunk_size=4)
+    mine, lost = start_one(archive_db), start_one(archive_db)
+    stolen = Lease(lost.lease.chunk, uuid4())
+
+    assert ledger.renew(archive_db, [mine.lease, stolen], 60) == {mine.lease.chunk}
+
+
+def test_finish_settles_each_image_by_its_fate(archive_db: Connection) -> None:
+    """Vectors are stored, final failures are rows, transient ones wait in a new chunk of only these images."""
+    ledger.register(archive_db, make_images(4), chunk_size=4)
+    chunk = start_one(archive_db)
+    one, two, three, four = chunk.images
+    failures = [Failure(three, Reason.NOT_FOUND, "404"), Failure(four, Reason.TIMEOUT, "slow\0", 0.02)]
+
+    ledger.finish(archive_db, chunk, make_vectors([one, two], archive_db), failures, POLICY)
+
+    assert books.count_books(archive_db, "tiny") == books.Books(4, 2, 1, 1, 0)
+    assert books.count_reasons(archive_db, "tiny") == {"not_found": 1}
+    assert archive_db.execute(
+        "select attempts, ids, parent, not_before > now() - interval '1 s' from chunks where state = 'pending'"
+    ).fetchone() == (1, [four.id], chunk.lease.chunk, True)
+
+
+def test_a_failure_beside_a_vector_is_not_kept(archive_db: Connection) -> None:
+    """Of two chunks that hold the same image, one's failure does not stand beside the other's vector."""
+    ledger.register(archive_db, [Image("a", "u", content="1")])
+    ledger.register(archive_db, [Image("a", "u", content="2")])
+    first, second = start_one(archive_db), start_one(archive_db)
+
+    ledger.finish(archive_db, first, make_vectors(first.images, archive_db), [], POLICY)
+    failed = [Failure(image, Reason.NOT_FOUND) for image in second.images]
+    ledger.finish(archive_db, second, make_vectors([], archive_db), failed, POLICY)
+
+    assert books.count_books(archive_db, "tiny") == books.Books(1, 1, 0, 0, 0)
+    assert books.list_failures(archive_db, "tiny") == []
+
+
+def test_a_transient_failure_ends_after_its_tries(archive_db: Connection) -> None:
+    """No image is tried for ever: the last try makes the failure final, with its number of tries."""
+    ledger.register(archive_db, make_images(1))
+    for _ in range(POLICY.tries):
+        due_now(archive_db)
+        chunk = start_one(archive_db)
+        ledger.finish(
+            archive_db,
+            chunk,
+            make_vectors([], archive_db),
+            [Failure(chunk.images[0], Reason.TIMEOUT)],
+            POLICY,
+        )
+
+    assert books.count_books(archive_db, "tiny") == books.Books(1, 0, 1, 0, 0)
+    assert archive_db.execute("select reason, attempts from failures").fetchone() == ("timeout", 3)
+
+
+def test_retry_opens_failed_images_again(archive_db: Connection) -> None:
+    """Retry takes the failures of a reason or key away and covers their images with chunks."""
+    ledger.register(archive_db, make_images(4), chunk_size=4)
+    chunk = start_one(archive_db)
+    reasons = [Reason.NOT_FOUND, Reason.NOT_FOUND, Reason.CORRUPT, Reason.EMPTY]
+    failures = [Failure(image, reason) for image, reason in zip(chunk.images, reasons, strict=True)]
+    ledger.finish(archive_db, chunk, make_vectors([], archive_db), failures, POLICY)
+
+    assert books.retry(archive_db, "tiny", 4, reasons=[Reason.NOT_FOUND]) == 2
+    assert books.retry(archive_db, "tiny", 4, keys=["image/00003"]) == 1
+    assert books.count_books(archive_db, "tiny") == books.Books(4, 0, 1, 3, 0)
+
+
+def test_a_chunk_that_was_given_back_is_not_a_crash(archive_db: Connection) -> None:
+    """A stopping worker's chunk is pending again, with no crash to its name."""
+    ledger.register(archive_db, make_images(2))
+    chunk = start_one(archive_db)
+    ledger.give_back(archive_db, chunk.lease)
+
+    assert archive_db.execute("select state, crashes from chunks").fetchone() == ("pending", 0)
+
+
+def test_a_message_that_nobody_took_is_not_a_crash(archive_db: Connection) -> None:
+    """An expired queued chunk is pending again and blames nobody."""
+    ledger.register(archive_db, make_images(2))
+    lease_one(archive_db)
+    expire(archive_db)
+
+    assert ledger.sweep(archive_db) == ledger.Swept(expired=1)
+    assert archive_db.execute("select state, crashes from chunks").fetchone() == ("pending", 0)
+
+
+def test_the_one_poisonous_image_is_found(archive_db: Connection) -> None:
+    """A chunk that crashes every worker is halved until the poison is alone and dead; its neighbours are done."""
+    ledger.register(archive_db, make_images(8), chunk_size=8)
+    crashes = 0
+    while not books.is_finished(archive_db, "tiny"):
+        lane: ledger.Lane = "suspect" if crashes >= 2 else "backfill"
+        chunk = start_one(archive_db, lane)
+        if any(image.key == "image/00005" for image in chunk.images):
+            crashes += 1
+            expire(archive_db)
+            ledger.sweep(archive_db)
+        else:
+            ledger.finish(archive_db, chunk, make_vectors(chunk.images, archive_db), [], POLICY)
+
+    assert books.count_books(archive_db, "tiny") == books.Books(8, 7, 1, 0, 0)
+    assert [f.image for f in books.list_failures(archive_db, "tiny", [Reason.CRASHED_WORKER])] == [
+        "image/00005"
+    ]
+    assert crashes == 6  # 2 for eight, 1 each for four and two, 2 more for the one
+
+
+def test_a_worker_that_starts_anew_takes_back_what_its_name_held(archive_db: Connection) -> None:
+    """The chunks of a crashed predecessor are pending at once, without waiting for their lease to expire."""
+    ledger.register(archive_db, make_images(2))
+    start_one(archive_db)
+
+    assert ledger.sweep(archive_db, worker="other") == ledger.Swept()
+    assert ledger.sweep(archive_db, worker="w") == ledger.Swept(crashed=1)
+
+
+def test_two_living_workers_never_have_the_same_name(archive_db: Connection, database_url: str) -> None:
+    """A second worker of a host gets the next number, and the first's when that one is gone."""
+    first = connect(database_url, application_name="worker")
+    assert ledger.claim_worker_name(first, "host") == "host.1"
+    assert ledger.claim_worker_name(archive_db, "host") == "host.2"
+    first.close()
+    with connect(database_url, application_name="worker") as third:
+        assert ledger.claim_worker_name(third, "host") == "host.1"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'odd'",
+        "state = 'queued'",
+        "state = 'running', lease = gen_random_uuid(), lease_until = now()",
+        "state = 'done'",
+        "lease = gen_random_uuid(), lease_until = now()",
+        "ids = '{}'",
+        "lo = hi + 1",
+        "lane = 'other'",
+    ],
+)
+def test_the_checks_refuse_impossible_states(archive_db: Connection, change: str) -> None:
+    """Postgres itself refuses a chunk that the diagram does not know."""
+    ledger.register(archive_db, make_images(2))
+    with pytest.raises(psycopg.errors.CheckViolation):
+        archive_db.execute(f"update chunks set {change}".encode())
+
+
+def test_a_vector_must_have_unit_length(archive_db: Connection) -> None:
+    """A vector of another length is refused by the table, whoever writes it."""
+    ledger.register(archive_db, make_images(1))
+    with pytest.raises(psycopg.errors.CheckViolation):
+        archive_db.execute(
+            "insert into vectors_tiny (image_id, revision, checksum, code, v)"
+            " select id, 1, decode(repeat('00', 32), 'hex'), repeat('0', 16)::bit(16),"
+            " array_fill(0.5, array[16])::halfvec from images"
+        )
+
+
+def test_the_reasons_in_the_database_are_those_of_the_code(connection: Connection) -> None:
+    """One fixed list: the enum and the table say the same."""
+    rows = connection.execute("select code, transient, meaning from reasons order by code").fetchall()
+    assert rows == sorted((str(r), r.transient, r.meaning) for r in Reason)
+
+
+def test_audit_finds_what_does_not_balance(archive_db: Connection) -> None:
+    """An image without vector, failure or chunk, and a vector without image, are findings."""
+    ledger.register(archive_db, make_images(2), chunk_size=1)
+    chunk = start_one(archive_db)
+    ledger.finish(archive_db, chunk, make_vectors(chunk.images, archive_db), [], POLICY)
+    assert [f.count for f in books.audit(archive_db, "tiny")] == [0, 0, 0, 0, 0]
+
+    archive_db.execute("delete from chunks")
+    archive_db.execute("update vectors_tiny set image_id = 999")
+    assert [f.count for f in books.audit(archive_db, "tiny")] == [2, 0, 1, 0, 0]

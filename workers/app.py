@@ -1,0 +1,65 @@
+"""The Celery application of the workers: `lookalike worker`, or plain `celery -A workers.app worker -P threads -c 2`.
+
+Importing this module does nothing; reading `app` from it, as Celery does, reads the settings.
+"""
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from celery import Celery, signals
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lookalike.errors import LookalikeError
+from lookalike.queue import TASK, make_app
+from lookalike.services import up
+from lookalike.settings import Settings, load_settings
+from workers.embedder import Embedder, start_embedder
+
+log = logging.getLogger(__name__)
+
+
+class Message(BaseModel):
+    """All that a message may hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    chunk: int
+    lease: UUID
+
+
+def __getattr__(name: str) -> Celery:
+    if name == "app":
+        return worker_app(load_settings())
+    raise AttributeError(name)
+
+
+def worker_app(settings: Settings) -> Celery:
+    """The application of a worker with these settings; it loads the encoder when the worker starts."""
+    endpoints = up(settings)
+    app = make_app(endpoints.broker_url, settings.encoder)
+    running: list[Embedder] = []
+
+    def embed(chunk: object, lease: object) -> None:
+        try:
+            message = Message.model_validate({"chunk": chunk, "lease": lease})
+        except ValidationError:
+            log.warning("a message that is not ours was dropped")
+            return
+        running[0].embed(message.chunk, message.lease)
+
+    def load(**_: Any) -> None:
+        try:
+            running.append(start_embedder(settings, endpoints.database_url))
+        except LookalikeError as error:
+            # Celery would log any other exception of a signal and go on without an encoder.
+            raise SystemExit(f"lookalike worker: {error}") from None
+
+    def stop(**_: Any) -> None:
+        for embedder in running:
+            embedder.stop()
+
+    app.task(name=TASK)(embed)
+    signals.worker_init.connect(load, weak=False)
+    signals.worker_shutting_down.connect(stop, weak=False)
+    return app

@@ -1,0 +1,188 @@
+"""One worker process: takes chunks by message, keeps their leases alive, settles each in one transaction."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_when_event_set,
+    wait_random_exponential,
+)
+
+from lookalike import archive, ledger
+from lookalike.database import connect, make_pool
+from lookalike.encoders import find_encoder
+from lookalike.errors import LostLeaseError
+from lookalike.ledger import Chunk, Lease
+from lookalike.settings import Settings
+from workers.fetch import Fetcher
+from workers.network import Fingerprint, check_fingerprint, load_encoder
+from workers.pipeline import Pipeline, Work
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+# A chunk that takes so long hangs: the process leaves, the lease expires, the chunk counts as crashed.
+WATCHDOG_SECONDS = 1800.0
+EXIT_HUNG = 70
+
+
+@dataclass
+class Held:
+    """A chunk that this process works on."""
+
+    claim: Lease
+    work: Work
+    since: float = field(default_factory=time.monotonic)
+    lost: bool = False
+
+
+def start_embedder(settings: Settings, database_url: str) -> "Embedder":
+    """Loads the encoder, checks that it is the one the archive was made with, and takes back what a crashed
+    predecessor of the same name held. Raises EncoderError or ServiceError, which say what to do."""
+    spec = find_encoder(settings.encoder)
+    encoder = load_encoder(spec.name, settings)
+    lifeline = connect(database_url, application_name="lookalike worker")
+    archive.add_encoder(lifeline, spec, settings.chunk_size)
+    recorded = archive.recorded_fingerprint(lifeline, spec.name, encoder.fingerprint.to_json())
+    check_fingerprint(encoder, Fingerprint.from_json(recorded))
+    calibration = archive.load_calibration(lifeline, spec.name)
+    name = ledger.claim_worker_name(lifeline, socket.gethostname())
+    crashed = ledger.sweep(lifeline, name).crashed
+    log.info("worker %s: %s on %s, batches of %d", name, spec.name, encoder.device, encoder.batch_size)
+    if crashed:
+        log.warning("worker %s: took back %d chunks of a crashed predecessor", name, crashed)
+    pool = make_pool(database_url, application_name=f"lookalike worker {name}", max_size=8)
+    pool.open()
+    pipeline = Pipeline(settings, Fetcher(settings), encoder, calibration)
+    embedder = Embedder(settings, name, pool, pipeline, spec.dimension, lifeline)
+    threading.Thread(target=embedder.heartbeat, name="heartbeat", daemon=True).start()
+    return embedder
+
+
+class Embedder:
+    """What a worker process does with a message. `embed` is called from several threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        pool: ConnectionPool[ledger.Connection],
+        pipeline: Pipeline,
+        dimension: int,
+        lifeline: ledger.Connection,
+    ) -> None:
+        # Holds the lock on the worker's name as long as the process lives.
+        self._lifeline = lifeline
+        self._settings = settings
+        self.name = name
+        self._pool = pool
+        self._pipeline = pipeline
+        self._dimension = dimension
+        self._policy = ledger.RetryPolicy(settings.tries, settings.retry_seconds)
+        self._held: dict[int, Held] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+
+    def embed(self, chunk_id: int, token: UUID) -> None:
+        """Works on one chunk from start to finish. A stale message is nothing; a lost lease changes nothing."""
+        claim = Lease(chunk_id, token)
+        chunk = self._in_database(
+            lambda connection: ledger.start(connection, claim, self.name, self._settings.lease_seconds)
+        )
+        if chunk is None:
+            log.debug("chunk %d: stale message", chunk_id)
+            return
+        held = Held(claim, self._pipeline.submit(chunk.images))
+        with self._lock:
+            self._held[chunk_id] = held
+        try:
+            held.work.wait()
+            self._settle(chunk, held)
+        finally:
+            with self._lock:
+                self._held.pop(chunk_id, None)
+
+    def _settle(self, chunk: Chunk, held: Held) -> None:
+        if held.lost:
+            log.warning("chunk %d: the lease is lost, its work is dropped", held.claim.chunk)
+        elif held.work.cancelled.is_set():
+            self._in_database(lambda connection: ledger.give_back(connection, held.claim))
+            log.info("chunk %d is given back", held.claim.chunk)
+        else:
+            vectors, failures = held.work.vectors(self._dimension), held.work.failures
+            try:
+                self._in_database(
+                    lambda connection: ledger.finish(connection, chunk, vectors, failures, self._policy)
+                )
+            except LostLeaseError:
+                log.warning("chunk %d: somebody else holds or has finished it", held.claim.chunk)
+            for failure in failures:
+                log.info("image %s: %s: %s", failure.image.key, failure.reason, failure.detail)
+
+    def _in_database(self, step: Callable[[ledger.Connection], Result]) -> Result:
+        """Runs one step of the ledger; a database that is away is waited for, as long as a lease may last.
+
+        A step that was committed unseen is refused by its own fence when it is run again.
+        """
+        for attempt in Retrying(
+            retry=retry_if_exception_type((psycopg.OperationalError, PoolTimeout)),
+            wait=wait_random_exponential(0.2, max=5),
+            stop=stop_after_delay(10 * self._settings.lease_seconds) | stop_when_event_set(self._stopping),
+            reraise=True,
+        ):
+            with attempt, self._pool.connection() as connection:
+                return step(connection)
+        raise AssertionError("tenacity returns or raises")
+
+    # Heartbeat and stop -----------------------------------------------------------------------------------------------
+
+    def heartbeat(self) -> None:
+        """Renews every lease three times within its life; cancels what is lost. Runs in a thread, until the end."""
+        while True:
+            time.sleep(self._settings.lease_seconds / 3)
+            with self._lock:
+                held = list(self._held.values())
+            if any(time.monotonic() - one.since > WATCHDOG_SECONDS for one in held):
+                log.critical("a chunk hangs since %d minutes: this process leaves", WATCHDOG_SECONDS // 60)
+                os._exit(EXIT_HUNG)
+            try:
+                self._renew(held)
+            except (psycopg.OperationalError, PoolTimeout) as error:
+                log.warning("the heartbeat cannot reach the database: %s", str(error).splitlines()[0])
+
+    def _renew(self, held: list[Held]) -> None:
+        if not held:
+            return
+        with self._pool.connection(timeout=self._settings.lease_seconds / 3) as connection:
+            ours = ledger.renew(connection, [one.claim for one in held], self._settings.lease_seconds)
+        with self._lock:
+            for one in held:
+                if one.claim.chunk not in ours and self._held.get(one.claim.chunk) is one:
+                    one.lost = True
+                    one.work.cancel()
+
+    def stop(self) -> None:
+        """Lets chunks under way finish for `stop_seconds`; what is left then is given back. Returns at once."""
+
+        def give_up() -> None:
+            with self._lock:
+                held = list(self._held.values())
+            self._stopping.set()
+            for one in held:
+                one.work.cancel()
+
+        timer = threading.Timer(self._settings.stop_seconds, give_up)
+        timer.daemon = True
+        timer.start()

@@ -1,0 +1,136 @@
+"""Fetches the bytes of images from files, HTTP, S3 and IIIF image services.
+
+Every failure is an ImageError with its reason. It must never block on a device, or read more than the size
+limit.
+"""
+
+import hashlib
+import os
+import stat
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from lookalike.errors import ImageError
+from lookalike.images import Protocol
+from lookalike.reasons import Reason
+from lookalike.settings import Settings
+from workers.http import HttpClient, describe, require
+from workers.iiif import choose_sizes, read_service
+from workers.s3 import S3Reader
+
+_LARGEST_INFO = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The bytes of an image file and their SHA-256 (32 bytes)."""
+
+    data: bytes
+    checksum: bytes
+
+
+class Fetcher:
+    """Fetches for many threads of one process at once. Connections are kept and reused until `close`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limit = settings.max_bytes
+        self._seconds = settings.fetch_timeout
+        self._http = HttpClient(settings)
+        self._s3 = S3Reader(self._http)
+
+    def fetch(self, url: str, protocol: Protocol, shorter_side: int) -> Fetched:
+        """Fetches one image.
+
+        With protocol "file", `url` is a `file://`, `http(s)://` or `s3://bucket/key` address, or an absolute
+        path. With "iiif", it is the base of an image service, which is asked for the smallest picture whose
+        shorter side has at least `shorter_side` pixels, if the original has so many.
+
+        Raises ImageError with one of the reasons of fetching; THROTTLED carries the seconds the host asked to
+        wait.
+        """
+        data = self._fetch_iiif(url, shorter_side) if protocol == "iiif" else self._fetch_file(url)
+        return Fetched(data, hashlib.sha256(data).digest())
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._http.close()
+
+    def _fetch_file(self, url: str) -> bytes:
+        deadline = time.monotonic() + self._seconds
+        scheme = url.partition("://")[0].lower()
+        if url.startswith("/"):
+            return _read_file(url, self._limit)
+        if scheme == "file":
+            return _read_file(_path(url), self._limit)
+        if scheme in ("http", "https"):
+            return require(self._http.get(url, self._limit, deadline), url)
+        if scheme == "s3":
+            return self._s3.read(url, self._limit, deadline)
+        raise ImageError(Reason.BAD_ADDRESS, "neither file://, http(s)://, s3:// nor an absolute path")
+
+    def _fetch_iiif(self, url: str, shorter_side: int) -> bytes:
+        """Reads info.json, then asks for the picture; one time limit for both.
+
+        The base is used as it was announced: the `id` that a service behind a proxy gives itself is often
+        wrong.
+        """
+        deadline = time.monotonic() + self._seconds
+        base = url.removesuffix("/info.json").removesuffix("/")
+        address = base + "/info.json"
+        try:
+            info = require(self._http.get(address, _LARGEST_INFO, deadline), address)
+        except ImageError as error:
+            if error.reason is Reason.TOO_LARGE:
+                raise ImageError(Reason.UNREADABLE_SERVICE, error.detail) from None
+            raise
+        *tries, last = choose_sizes(read_service(info), shorter_side)
+        for end in tries:
+            response = self._http.get(base + end, self._limit, deadline)
+            if response.status not in (400, 404, 501):
+                return require(response, base + end)
+        return require(self._http.get(base + last, self._limit, deadline), base + last)
+
+
+def _path(url: str) -> str:
+    """Returns the path of a file:// address (RFC 8089). Raises ImageError(BAD_ADDRESS)."""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.netloc.lower() in ("", "localhost") and parts.path.startswith("/"):
+            # A "?" or "#" in a name should come encoded, but often does not, and means nothing else here.
+            return unquote(url[url.index(parts.path, len("file://")) :])
+    raise ImageError(Reason.BAD_ADDRESS, f"{describe(url)} is no absolute file:// address")
+
+
+def _read_file(path: str, limit: int) -> bytes:
+    """Reads a regular file of at most `limit` bytes. Raises ImageError."""
+    try:
+        return _read_regular(path, limit)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError(Reason.NOT_FOUND, path) from None
+    except PermissionError:
+        raise ImageError(Reason.FORBIDDEN, path) from None
+    except TimeoutError as error:
+        raise ImageError(Reason.TIMEOUT, f"{error.strerror}: {path}") from None
+    except ValueError:  # a zero byte
+        raise ImageError(Reason.BAD_ADDRESS, repr(path)) from None
+    except OSError as error:  # network file systems fail as networks do
+        raise ImageError(Reason.UNREACHABLE, f"{error.strerror}: {path}") from None
+
+
+def _read_regular(path: str, limit: int) -> bytes:
+    if not stat.S_ISREG(Path(path).stat().st_mode):  # before opening: a FIFO blocks, a tape rewinds
+        raise ImageError(Reason.BAD_ADDRESS, f"not a regular file: {path}")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(Reason.BAD_ADDRESS, f"not a regular file: {path}")
+        if status.st_size > limit:
+            raise ImageError(Reason.TOO_LARGE, f"{status.st_size} bytes: {path}")
+        data = file.read(status.st_size) if status.st_size else b""
+    if len(data) < status.st_size:
+        raise ImageError(Reason.INCOMPLETE, f"{len(data)} of {status.st_size} bytes: {path}")
+    return data

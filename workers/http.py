@@ -1,0 +1,241 @@
+"""Downloads over HTTP with libcurl: pooled keep-alive connections, and limits on bytes, time and slowness.
+
+It must never follow a redirect to anything but HTTP, skip the check of a certificate, or put a password or a
+signed query into an error.
+"""
+
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import pycurl
+from botocore.httpsession import get_cert_path
+
+from lookalike import __version__
+from lookalike.errors import ImageError
+from lookalike.reasons import Reason
+from lookalike.settings import Settings
+
+_REDIRECTS = 5
+# A transfer below this rate for this long has stalled; it is given up before the whole time limit.
+_SLOWEST_BYTES_PER_SECOND = 1024
+_SLOW_SECONDS = 20
+# A thread talks to few hosts at a time: files, an image service, and where they redirect to.
+_IDLE_CONNECTIONS = 4
+# All that an address may hold as it is (RFC 3986); "%" among it, since addresses come encoded.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ALLOWED = "%:/?#[]@!$&'()*+,;=-._~"
+
+_REASONS = {
+    pycurl.E_OPERATION_TIMEDOUT: Reason.TIMEOUT,
+    pycurl.E_PARTIAL_FILE: Reason.INCOMPLETE,
+    pycurl.E_TOO_MANY_REDIRECTS: Reason.REJECTED,
+    pycurl.E_FILESIZE_EXCEEDED: Reason.TOO_LARGE,
+    pycurl.E_WRITE_ERROR: Reason.TOO_LARGE,  # the receiver declines bytes for no other reason
+    pycurl.E_URL_MALFORMAT: Reason.BAD_ADDRESS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer of any status. `retry_after` is in seconds, `headers` are the raw lines of all answers."""
+
+    status: int
+    body: bytes
+    headers: list[bytes]
+    retry_after: float | None
+
+    def header(self, name: str) -> str | None:
+        """Returns the last value of a header."""
+        wanted = name.lower().encode() + b":"
+        values = [line for line in self.headers if line[: len(wanted)].lower() == wanted]
+        return values[-1][len(wanted) :].strip().decode("latin-1") if values else None
+
+
+class HttpClient:
+    """GET for many threads at once. Handles, with their connections, are reused, the last used first."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._connect_timeout = settings.connect_timeout
+        self._slow_seconds = max(1, min(_SLOW_SECONDS, int(settings.fetch_timeout / 2)))
+        self._certificates = _find_certificates()
+        self._idle: list[pycurl.Curl] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def get(
+        self,
+        url: str,
+        limit: int,
+        deadline: float,
+        headers: Mapping[str, str] | None = None,
+        redirects: int = _REDIRECTS,
+    ) -> Response:
+        """Fetches `url`, as given but for characters that no address may hold, which are percent-encoded.
+
+        Reads at most `limit` bytes, until `deadline` on the clock of time.monotonic. Returns answers of any
+        status; see `require`. Raises ImageError where there is no full answer: UNREACHABLE, TIMEOUT,
+        INCOMPLETE, TOO_LARGE, REJECTED (redirects), BAD_ADDRESS.
+        """
+        address = encode(url)
+        curl = self._take()
+        try:
+            return _perform(curl, url, address, limit, deadline, headers or {}, redirects)
+        finally:
+            self._give_back(curl)
+
+    def close(self) -> None:
+        """Closes all connections; those in use when their transfer ends."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for curl in idle:
+            curl.close()
+
+    def _take(self) -> pycurl.Curl:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        curl = pycurl.Curl()
+        for option, value in (
+            (pycurl.NOSIGNAL, True),  # signals and threads do not go together
+            (pycurl.USERAGENT, f"lookalike/{__version__}"),
+            (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1),
+            (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
+            (pycurl.REDIR_PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
+            (pycurl.PATH_AS_IS, True),
+            (pycurl.CONNECTTIMEOUT_MS, max(1, int(self._connect_timeout * 1000))),
+            (pycurl.LOW_SPEED_LIMIT, _SLOWEST_BYTES_PER_SECOND),
+            (pycurl.LOW_SPEED_TIME, self._slow_seconds),
+            (pycurl.TCP_KEEPALIVE, True),
+            (pycurl.MAXCONNECTS, _IDLE_CONNECTIONS),
+            (pycurl.BUFFERSIZE, 256 * 1024),
+            self._certificates,
+        ):
+            curl.setopt(option, value)
+        return curl
+
+    def _give_back(self, curl: pycurl.Curl) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(curl)
+                return
+        curl.close()
+
+
+def require(response: Response, url: str) -> bytes:
+    """Returns the body of a successful answer. Raises ImageError with the reason for any other status."""
+    status = response.status
+    if 200 <= status < 300:
+        return response.body
+    detail = f"{status} from {describe(url)}"
+    if status in (429, 503):
+        raise ImageError(Reason.THROTTLED, detail, response.retry_after)
+    if status >= 500:
+        raise ImageError(Reason.SERVER_ERROR, detail, response.retry_after)
+    if status in (404, 410):
+        raise ImageError(Reason.NOT_FOUND, detail)
+    if status in (401, 403, 407):
+        raise ImageError(Reason.FORBIDDEN, detail)
+    raise ImageError(Reason.REJECTED, detail)
+
+
+def describe(url: str) -> str:
+    """Returns an address without what may be secret: user, password, query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a malformed address"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:500]
+
+
+def encode(url: str) -> str:
+    """Returns an http(s) address in ASCII, nothing encoded twice. Raises ImageError(BAD_ADDRESS)."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and not _CONTROL.search(url)
+        if not parts.netloc.isascii():
+            user, at, host = parts.netloc.rpartition("@")
+            url = url.replace(parts.netloc, user + at + host.encode("idna").decode(), 1)
+        address = quote(url, safe=_ALLOWED)
+    except ValueError:  # UnicodeError is one
+        usable, address = False, ""
+    if not usable:
+        raise ImageError(Reason.BAD_ADDRESS, describe(url))
+    return address
+
+
+def _perform(
+    curl: pycurl.Curl,
+    url: str,
+    address: str,
+    limit: int,
+    deadline: float,
+    headers: Mapping[str, str],
+    redirects: int,
+) -> Response:
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise ImageError(Reason.TIMEOUT, describe(url))
+    chunks, receive = _receiver(limit)
+    lines: list[bytes] = []
+    curl.setopt(pycurl.URL, address)
+    curl.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in headers.items()])
+    curl.setopt(pycurl.FOLLOWLOCATION, redirects > 0)
+    curl.setopt(pycurl.MAXREDIRS, redirects)
+    curl.setopt(pycurl.TIMEOUT_MS, max(1, int(seconds * 1000)))
+    curl.setopt(pycurl.MAXFILESIZE_LARGE, limit)  # refuses by Content-Length, before the first byte
+    curl.setopt(pycurl.WRITEFUNCTION, receive)
+    curl.setopt(pycurl.HEADERFUNCTION, lines.append)
+    failure = None
+    try:
+        curl.perform()
+    except pycurl.error as error:
+        failure = error
+    status = curl.getinfo(pycurl.RESPONSE_CODE)
+    # An error page that breaks off, or is too long, is still the answer that the status gives.
+    if failure is not None and status < 400:
+        raise _explain(failure, status, url)
+    return Response(status, b"".join(chunks), lines, curl.getinfo(pycurl.RETRY_AFTER) or None)
+
+
+def _receiver(limit: int) -> tuple[list[bytes], Callable[[bytes], int | None]]:
+    """Returns a list and the function that fills it, which declines what goes beyond `limit` bytes."""
+    chunks: list[bytes] = []
+    received = 0
+
+    def receive(chunk: bytes) -> int | None:
+        nonlocal received
+        received += len(chunk)
+        if received > limit:
+            return 0  # not the length of the chunk: libcurl breaks off
+        chunks.append(chunk)
+        return None
+
+    return chunks, receive
+
+
+def _explain(error: pycurl.error, status: int, url: str) -> ImageError:
+    code, words = error.args
+    if 300 <= status < 400 and code in (pycurl.E_UNSUPPORTED_PROTOCOL, pycurl.E_URL_MALFORMAT):
+        return ImageError(Reason.REJECTED, f"a redirect that may not be followed, from {describe(url)}")
+    return ImageError(_REASONS.get(code, Reason.UNREACHABLE), f"{words or 'no answer'}: {describe(url)}")
+
+
+def _find_certificates() -> tuple[int, str]:
+    """Returns libcurl's option for trusted certificates: those of this machine, else those that come with
+    botocore.
+
+    What is compiled into a libcurl from a wheel is where some other system keeps them.
+    """
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile and Path(paths.cafile).is_file():
+        return pycurl.CAINFO, paths.cafile
+    if paths.capath and any(Path(paths.capath).iterdir()):
+        return pycurl.CAPATH, paths.capath
+    return pycurl.CAINFO, str(get_cert_path(True))

@@ -1,0 +1,11 @@
+"""The one package that imports torch: resizing, networks with their weights, from uint8 pixels to vectors.
+
+It never fails a batch for one bad row, and never changes what a network says: each of its speed-ups is held
+to the unchanged network by a test.
+"""
+
+from workers.network.encoder import Encoded, Encoder, load_encoder
+from workers.network.fingerprint import Fingerprint, check_fingerprint
+from workers.network.resizing import resize
+
+__all__ = ["Encoded", "Encoder", "Fingerprint", "check_fingerprint", "load_encoder", "resize"]

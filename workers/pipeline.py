@@ -1,0 +1,221 @@
+"""Fetch, decode and encode, each in threads of its own, shared by all chunks that the worker has under way.
+
+While one batch is in the network the next images are fetched and decoded, so the network waits only when the world
+does. Everything between two stages is bounded; memory does not depend on how many chunks wait.
+"""
+
+import logging
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike.calibration import Calibration
+from lookalike.errors import ImageError
+from lookalike.ledger import ChunkImage, Failure
+from lookalike.reasons import Reason
+from lookalike.settings import Settings
+from lookalike.vectors import Vectors
+from workers.decode import decode
+from workers.fetch import Fetcher
+from workers.network import Encoder
+
+log = logging.getLogger(__name__)
+
+# A picture is fetched and decoded at this many times the size that it is resized to, which keeps the vector within
+# cosine 0.995 of a full decode (measured) at a fraction of its cost.
+MARGIN = 1.5
+# A half-full batch waits so long for images that are still on their way.
+LINGER_SECONDS = 0.1
+POLL_SECONDS = 0.005
+
+
+class Work:
+    """The images of one chunk on their way through the stages, and what became of each."""
+
+    def __init__(self, images: Sequence[ChunkImage]) -> None:
+        self.images = images
+        self.failures: list[Failure] = []
+        self.cancelled = threading.Event()
+        self._vectors: dict[int, tuple[bytes, NDArray[np.uint8], NDArray[np.float32]]] = {}
+        self._open = len(images)
+        self._lock = threading.Lock()
+        self._settled = threading.Event()
+        if not images:
+            self._settled.set()
+
+    def store(
+        self, index: int, checksum: bytes, code: NDArray[np.uint8], vector: NDArray[np.float32]
+    ) -> None:
+        self._settle(lambda: self._vectors.__setitem__(index, (checksum, code, vector)))
+
+    def fail(self, index: int, error: ImageError) -> None:
+        failure = Failure(self.images[index], error.reason, error.detail, error.retry_after)
+        self._settle(lambda: self.failures.append(failure))
+
+    def _settle(self, record: Callable[[], None]) -> None:
+        with self._lock:
+            record()
+            self._open -= 1
+            if self._open == 0:
+                self._settled.set()
+
+    def cancel(self) -> None:
+        """Gives up: images that have not reached a stage yet skip it, and `wait` returns at once."""
+        self.cancelled.set()
+        self._settled.set()
+
+    def wait(self) -> None:
+        """Blocks until every image is settled, or the work is cancelled."""
+        self._settled.wait()
+
+    def vectors(self, dimension: int) -> Vectors:
+        """What was encoded, in the order of the images, whatever order they were done in."""
+        done = sorted(self._vectors)
+        rows = [self._vectors[index] for index in done]
+        return Vectors(
+            np.array([self.images[index].id for index in done], np.int64),
+            np.array([self.images[index].revision for index in done], np.int32),
+            np.array([np.frombuffer(checksum, np.uint8) for checksum, _, _ in rows], np.uint8).reshape(
+                -1, 32
+            ),
+            np.array([code for _, code, _ in rows], np.uint8).reshape(len(rows), (dimension + 7) // 8),
+            np.array([vector for _, _, vector in rows], np.float32).reshape(len(rows), dimension),
+        )
+
+
+@dataclass(slots=True)
+class Item:
+    """One image between two stages."""
+
+    work: Work
+    index: int
+    data: bytes | memoryview = b""
+    checksum: bytes = b""
+    pixels: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+
+
+Queue = queue.SimpleQueue[Item] | queue.Queue[Item]
+
+
+class Pipeline:
+    """The stages of one worker process. `submit` may be called from any thread."""
+
+    def __init__(
+        self, settings: Settings, fetcher: Fetcher, encoder: Encoder, calibration: Calibration
+    ) -> None:
+        self._settings = settings
+        self._fetcher = fetcher
+        self._encoder = encoder
+        self._calibration = calibration
+        self._shorter_side = math.ceil(encoder.preprocessing.resize * MARGIN)
+        decoders = settings.decode_threads or os.cpu_count() or 1
+        self._to_fetch: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._to_decode: queue.Queue[Item] = queue.Queue(maxsize=2 * decoders)
+        self._to_encode: queue.Queue[Item] = queue.Queue(maxsize=2 * encoder.batch_size)
+        self._upstream = 0
+        self._count = threading.Lock()
+        fetching = (self._to_fetch, self._fetch, self._to_decode.put)
+        decoding = (self._to_decode, self._decode, self._hand_over)
+        _start_threads("fetch", settings.fetch_threads, self._run_stage, fetching)
+        _start_threads("decode", decoders, self._run_stage, decoding)
+        _start_threads("encode", 1, self._encode_forever, ())
+
+    def submit(self, images: Sequence[ChunkImage]) -> Work:
+        """Starts on the images of a chunk; returns at once."""
+        work = Work(images)
+        with self._count:
+            self._upstream += len(images)
+        for index in range(len(images)):
+            self._to_fetch.put(Item(work, index))
+        return work
+
+    def _run_stage(
+        self, source: Queue, step: Callable[[Item], None], pass_on: Callable[[Item], None]
+    ) -> None:
+        """Takes images through one stage for ever. What fails here goes no further."""
+        while True:
+            item = source.get()
+            if item.work.cancelled.is_set():
+                self._leave()
+                continue
+            try:
+                step(item)
+            except ImageError as error:
+                self._fail(item, error)
+            except Exception as error:
+                # A stage must outlive any image; an unforeseen error becomes a named failure with its trace in the log.
+                log.exception("image %s", item.work.images[item.index].key)
+                self._fail(item, ImageError(Reason.WORKER_ERROR, f"{type(error).__name__}: {error}"))
+            else:
+                pass_on(item)
+
+    def _fetch(self, item: Item) -> None:
+        image = item.work.images[item.index]
+        fetched = self._fetcher.fetch(image.url, image.protocol, self._shorter_side)
+        item.data, item.checksum = fetched.data, fetched.checksum
+
+    def _decode(self, item: Item) -> None:
+        crop = self._encoder.preprocessing.crop
+        item.pixels = np.empty((crop, crop, 3), np.uint8)
+        decode(item.data, self._encoder.preprocessing, item.pixels, self._settings.max_pixels)
+        item.data = b""
+
+    def _hand_over(self, item: Item) -> None:
+        self._to_encode.put(item)
+        self._leave()
+
+    def _fail(self, item: Item, error: ImageError) -> None:
+        item.work.fail(item.index, error)
+        self._leave()
+
+    def _leave(self) -> None:
+        """One image less is on its way to the encoder."""
+        with self._count:
+            self._upstream -= 1
+
+    def _encode_forever(self) -> None:
+        while True:
+            batch = self._next_batch()
+            try:
+                self._encode(batch)
+            except Exception:
+                # The stage must outlive any batch; the images are tried again, in other company.
+                log.exception("a batch of %d images could not be encoded", len(batch))
+                for item in batch:
+                    item.work.fail(item.index, ImageError(Reason.WORKER_ERROR, "the encoder raised an error"))
+
+    def _next_batch(self) -> list[Item]:
+        """Waits for a full batch, or for all there is when nothing more is on its way."""
+        batch = [self._to_encode.get()]
+        until = time.monotonic() + LINGER_SECONDS
+        while len(batch) < self._encoder.batch_size:
+            try:
+                batch.append(self._to_encode.get(timeout=POLL_SECONDS if self._upstream else 0.0001))
+            except queue.Empty:
+                if self._upstream == 0 or time.monotonic() >= until:
+                    break
+        return batch
+
+    def _encode(self, batch: list[Item]) -> None:
+        vectors = self._encoder.encode(np.stack([item.pixels for item in batch])).vectors
+        sound = np.isfinite(vectors).all(axis=1) & (np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)
+        codes = self._calibration.codes(np.where(sound[:, None], vectors, 0).astype(np.float32))
+        for item, is_sound, code, vector in zip(batch, sound, codes, vectors, strict=True):
+            if is_sound:
+                item.work.store(item.index, item.checksum, code, vector)
+            else:
+                item.work.fail(item.index, ImageError(Reason.INVALID_VECTOR, "NaN, infinite or zero"))
+
+
+def _start_threads(name: str, number: int, target: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """Starts daemon threads: a stopping worker gives its chunks back and need not wait for a slow host."""
+    for i in range(number):
+        threading.Thread(target=target, args=args, name=f"{name}-{i}", daemon=True).start()
