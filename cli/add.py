@@ -1,7 +1,6 @@
 """`lookalike add`: registers sources, or lists what they hold."""
 
 from collections.abc import Sequence
-from contextlib import closing
 
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
@@ -20,14 +19,13 @@ def register_sources(session: Session, sources: Sequence[str], as_json: bool) ->
         ensure_encoder(session, connection)
         task = progress.add_task("")
         for source in sources:
-            with closing(open_source(source, session.settings)) as announcements:
-                take_in(
-                    connection,
-                    announcements,
-                    session.settings.chunk_size,
-                    intake,
-                    lambda so_far: progress.update(task, description=_sentence(so_far)),
-                )
+            take_in(
+                connection,
+                open_source(source, session.settings),
+                session.settings.chunk_size,
+                intake,
+                lambda so_far: progress.update(task, description=_sentence(so_far)),
+            )
     if as_json:
         registered = intake.registered
         output.print_json(

@@ -34,8 +34,8 @@ PHOTOGRAPHS = {
     ),
     "sklearn": ("datasets/images", "china.jpg flower.jpg"),
 }
-SHOWN = ("chelsea", "astronaut", "coffee", "motorcycle_left", "rocket", "china", "flower", "retina")
-NEIGHBOURS = 6
+SHOWN = ("chelsea", "coffee", "motorcycle_left", "rocket", "china", "flower")
+NEIGHBOURS = 5
 
 
 def run_demo(session: Session, folder: Path | None = None) -> None:

@@ -21,10 +21,8 @@ class Session:
     endpoints: Endpoints
 
     def connect(self) -> Connection:
-        """A new connection in autocommit mode; starts an embedded server that has died."""
-        if self.settings.database_url is None:
-            up(self.settings)
-        return connect(self.endpoints.database_url, application_name="lookalike")
+        """A new connection in autocommit mode; starts an embedded server that has died, perhaps elsewhere."""
+        return connect(up(self.settings).database_url, application_name="lookalike")
 
 
 def open_session() -> Session:

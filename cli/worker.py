@@ -51,6 +51,6 @@ def celery_arguments(settings: Settings) -> list[str]:
 
 def default_chunk_threads(device: str) -> int:
     """While one chunk is in the network others are fetched and stored: 4 keep a GPU at 94 %, 2 a CPU."""
-    from workers.network import resolve_device
+    from workers.network.runtime import choose_device
 
-    return 2 if resolve_device(device) == "cpu" else 4
+    return 2 if choose_device(device).type == "cpu" else 4

@@ -98,11 +98,16 @@ def let_through(path: Path, account: Account) -> None:
 
     The servers don't run as root, but root's home, and a checkout in it, may be entered by nobody else.
     """
+    opened = []
     for folder in reversed(path.parents):
         status = folder.stat()
         if not status.st_mode & stat.S_IXOTH and status.st_uid != account.uid:
             folder.chmod(stat.S_IMODE(status.st_mode) | stat.S_IXOTH)
-            logger.warning("other users may now pass through %s: embedded servers don't run as root", folder)
+            opened.append(str(folder))
+    if opened:
+        logger.warning(
+            "embedded servers don't run as root: other users may now pass through %s", ", ".join(opened)
+        )
 
 
 def make_readable(tree: Path) -> None:

@@ -15,6 +15,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 
 from lookalike import books, ledger
+from lookalike.errors import ServiceError
 from lookalike.queue import Broker, publish
 from lookalike.settings import Settings
 
@@ -103,7 +104,7 @@ def run(
                     if dispatcher.step() == 0:
                         stop.wait(IDLE_SECONDS)
                     pause = IDLE_SECONDS
-        except (psycopg.OperationalError, redis.RedisError, BrokerError, OSError) as error:
+        except (ServiceError, psycopg.OperationalError, redis.RedisError, BrokerError, OSError) as error:
             pause = min(pause * 2, 10)
             log.warning("%s; trying again in %.1f s", _first_line(error), pause)
             stop.wait(pause)

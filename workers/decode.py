@@ -88,9 +88,7 @@ def decode(data: bytes, preprocessing: Preprocessing, out: NDArray[np.uint8], ma
         raise ImageError(Reason.BOMB, str(error)) from error
     except UnidentifiedImageError:
         raise unidentified(data) from None
-    except (
-        Exception
-    ) as error:  # decoders raise anything: OSError, ValueError, SyntaxError, struct.error, IndexError...
+    except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, IndexError...
         raise _explain(error, data) from error
 
 
@@ -183,7 +181,7 @@ def _prepare_pillow(max_pixels: int) -> tuple[str, ...]:
             if register:
                 getattr(plugin, register)()
     Image.init()
-    Image.MAX_IMAGE_PIXELS = max_pixels
+    Image.MAX_IMAGE_PIXELS = max(max_pixels, Image.MAX_IMAGE_PIXELS or 0)
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 

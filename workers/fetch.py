@@ -4,6 +4,7 @@ Every failure is an ImageError with its reason. It must never block on a device,
 limit.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -116,7 +117,10 @@ def _read_file(path: str, limit: int) -> bytes:
         raise ImageError(Reason.TIMEOUT, f"{error.strerror}: {path}") from None
     except ValueError:  # a zero byte
         raise ImageError(Reason.BAD_ADDRESS, repr(path)) from None
-    except OSError as error:  # network file systems fail as networks do
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise ImageError(Reason.BAD_ADDRESS, f"{error.strerror}: {path[:500]}") from None
+        # Network file systems fail as networks do.
         raise ImageError(Reason.UNREACHABLE, f"{error.strerror}: {path}") from None
 
 

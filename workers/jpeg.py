@@ -5,6 +5,7 @@ It must never return a picture that is partly grey because its file ended early.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import simplejpeg
@@ -46,14 +47,19 @@ def decode_scaled(data: bytes, header: JpegHeader, scale: int) -> NDArray[np.uin
     Raises ValueError with libjpeg's words at its first complaint, be it a warning: damage never passes as a
     picture.
     """
-    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-        data,
-        colorspace="RGB",
-        min_height=-(-header.height // scale),
-        min_width=-(-header.width // scale),
-        strict=True,
-    )
-    return pixels
+    height, width = -(-header.height // scale), -(-header.width // scale)
+
+    def decode(file: bytes) -> NDArray[np.uint8]:
+        pixels = simplejpeg.decode_jpeg(file, "RGB", min_height=height, min_width=width, strict=True)
+        return cast(NDArray[np.uint8], pixels)
+
+    try:
+        return decode(data)
+    except ValueError as error:
+        if "Premature end of JPEG file" not in str(error):
+            raise
+        # If only the end marker is missing, the picture is whole; if pixels are, this is refused once more.
+        return decode(data + b"\xff\xd9")
 
 
 def upright_orientation(exif: bytes | Image.Exif | None) -> int:

@@ -97,7 +97,7 @@ class Item:
 
     work: Work
     index: int
-    data: bytes | memoryview = b""
+    data: bytes = b""
     checksum: bytes = b""
     pixels: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
 

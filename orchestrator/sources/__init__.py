@@ -88,4 +88,4 @@ def _from_table(path: Path, json_lines: bool) -> Iterator[Announcement]:
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
     with stream:
-        yield from tables.read_table(stream, path.name, path.parent, json_lines=json_lines)
+        yield from tables.read_table(stream, printable(path.name), path.parent, json_lines=json_lines)

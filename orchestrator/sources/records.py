@@ -52,13 +52,10 @@ def announce(
     content) is never altered, but refused.
     """
     key = key or key_of_url(url)
-    for name, text, limit in (("url", url, _MAX_URL), ("key", key, MAX_KEY), ("work", work, MAX_KEY)):
-        if text and (fault := _text_fault(name, text, limit)):
+    path = path_of_url(url) if url.startswith("file://") else None
+    for name, text in (("url", url), ("path", path), ("key", key), ("work", work), ("content", content)):
+        if text and (fault := _text_fault(name, text)):
             return Refused(printable(where), Reason.BAD_RECORD, fault)
-    if content and (fault := _text_fault("content", content, MAX_KEY)):
-        return Refused(printable(where), Reason.BAD_RECORD, fault)
-    if url.startswith("file://") and (fault := _text_fault("path", path_of_url(url), _MAX_URL)):
-        return Refused(printable(where), Reason.BAD_RECORD, fault)
     if fault := _address_fault(url, protocol):
         return Refused(printable(where), Reason.BAD_ADDRESS, fault)
     return Image(
@@ -159,18 +156,16 @@ def _address_fault(url: str, protocol: Protocol) -> str | None:
         bucket, _, name = rest.partition("/")
         return None if bucket and name else "the address of an object is s3://bucket/key"
     if scheme == "file":
-        absolute = rest.startswith("/")
-        return (
-            _text_fault("path", path_of_url(url), _MAX_URL) if absolute else "a file is file:///absolute/path"
-        )
+        return None if rest.startswith("/") else "the address of a file is file:///absolute/path"
     if scheme.lower() in ("http", "https"):
         return "the address has no valid host"
     return "the address is of an unknown kind; known are http, https, s3 and file"
 
 
-def _text_fault(name: str, text: str, limit: int) -> str | None:
+def _text_fault(name: str, text: str) -> str | None:
     if _UNUSABLE.search(text):
         return f"{name} holds control characters or is not UTF-8"
+    limit = _MAX_URL if name in ("url", "path") else MAX_KEY
     # The length is counted in bytes only where it could matter: counting is dearer than the whole rest.
     if 4 * len(text) > limit and len(text.encode()) > limit:
         return f"{name} is longer than {limit} bytes"

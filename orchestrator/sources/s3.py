@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-import boto3
+from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -10,7 +10,7 @@ from lookalike.errors import SourceError
 from lookalike.images import Announcement, Refused
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
-from orchestrator.sources.records import announce, has_image_suffix, printable
+from orchestrator.sources.records import announce, has_image_suffix, plain, printable
 
 _ADVICE = {
     "NoSuchBucket": "no such bucket; check its name, and AWS_ENDPOINT_URL for servers other than AWS",
@@ -38,7 +38,8 @@ def list_prefix(address: str, settings: Settings) -> Iterator[Announcement]:
         retries={"mode": "standard", "total_max_attempts": settings.tries},
     )
     try:
-        client = boto3.client("s3", config=config)
+        # A session of its own: the default one is shared, and remembers the first credentials it saw.
+        client = Session().client("s3", config=config)
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         for page in pages:
             for entry in page.get("Contents", ()):
@@ -48,7 +49,7 @@ def list_prefix(address: str, settings: Settings) -> Iterator[Announcement]:
         code = str(error.response.get("Error", {}).get("Code", ""))
         raise SourceError(f"{printable(address)} cannot be listed: {_ADVICE.get(code, code)}") from error
     except (BotoCoreError, ValueError) as error:  # ValueError: boto3 refuses a malformed endpoint so
-        raise SourceError(f"{printable(address)} cannot be listed: {error}") from error
+        raise SourceError(f"{printable(address)} cannot be listed: {plain(str(error))}") from error
 
 
 def _announce(bucket: str, name: str, size: int, etag: str) -> Announcement:

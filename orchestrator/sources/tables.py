@@ -95,7 +95,7 @@ def read_table(
         source = _Lines(_unpacked(stream))
         if (first := _first_line(source, name)) is None:
             return
-        as_json = first.startswith("{") if json_lines is None else json_lines
+        as_json = first.lstrip().startswith("{") if json_lines is None else json_lines
         rows = _json_rows(first, source) if as_json else _csv_rows(first, source, name)
         for number, row in rows:
             where = f"{name}, line {number}"
@@ -178,10 +178,14 @@ def _csv_rows(first: str, lines: _Lines, name: str) -> Iterator[tuple[int, Row |
             continue
         if cells is None:
             return
-        if len(cells) == len(header):
-            yield number, dict(zip(header, cells, strict=True))
-        elif any(cell.strip() for cell in cells):
-            yield number, f"{len(cells)} columns instead of {len(header)}"
+        if not any(cell.strip() for cell in cells):
+            continue
+        right = len(cells) == len(header)
+        yield number, dict(zip(header, cells, strict=True)) if right else _miscounted(cells, header)
+
+
+def _miscounted(cells: list[str], header: list[str]) -> str:
+    return f"{len(cells)} columns instead of {len(header)}"
 
 
 def _announce(where: str, row: Row, base: Path | str) -> Announcement:
@@ -223,10 +227,13 @@ def _located(address: str, base: Path | str) -> tuple[str, str | None]:
 def _value(row: Row, names: tuple[str, ...]) -> str | None:
     for name in names:
         value = row.get(name)
-        if (
-            isinstance(value, str | int | float)
-            and not isinstance(value, bool)
-            and (text := str(value).strip())
-        ):
+        if value is None:
+            continue
+        text = value if isinstance(value, str) else _number(value)
+        if text := text.strip():
             return text
     return None
+
+
+def _number(value: object) -> str:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""

@@ -2,7 +2,7 @@
 
 import psycopg
 import pytest
-from pgvector import Bit, HalfVector
+from pgvector import HalfVector
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from lookalike.database import connect, make_pool, mask
@@ -19,9 +19,7 @@ def test_connection_knows_schema_and_types(database_url: str, form: str, autocom
         assert connection.autocommit == autocommit
         assert connection.execute("select count(*) from images").fetchone() == (0,)
         assert connection.execute("show application_name").fetchone() == ("a test",)
-        row = connection.execute("select '[1,2]'::halfvec, b'101'").fetchone()
-        assert row is not None
-        assert (row[0], row[1]) == (HalfVector([1, 2]), Bit("101"))
+        assert connection.execute("select '[1,2]'::halfvec").fetchone() == (HalfVector([1, 2]),)
 
 
 def test_database_before_its_first_migration(bare_database_url: str) -> None:

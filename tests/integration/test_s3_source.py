@@ -27,7 +27,9 @@ def server() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # A page of the listing has few names here, so that a test needs few objects for many pages.
+    environment = os.environ | {"MOTO_S3_DEFAULT_MAX_KEYS": "7"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(300):
             with socket.socket() as probe:
@@ -91,20 +93,20 @@ def test_prefix_is_a_prefix(bucket: str) -> None:
 
 
 def test_listing_goes_over_many_pages(aws: str) -> None:
-    """A bucket with more than one page of 1,000 names is listed to its end, without doubles."""
+    """A bucket with more names than a page of the listing holds is listed to its end, without doubles."""
     client = boto3.client("s3")
     client.create_bucket(Bucket="many")
-    for number in range(1_203):
+    for number in range(30):
         client.put_object(Bucket="many", Key=f"{number:05}.jpg", Body=b"1")
     keys = [each.key for each in read("s3://many") if isinstance(each, Image)]
-    assert keys == [f"many/{number:05}.jpg" for number in range(1_203)]
+    assert keys == [f"many/{number:05}.jpg" for number in range(30)]
 
 
 def test_missing_bucket_says_what_to_do(aws: str) -> None:
     """A bucket that is not there, or cannot be one, raises SourceError with advice."""
     with pytest.raises(SourceError, match="no such bucket; check its name, and AWS_ENDPOINT_URL"):
         read("s3://no-such-bucket/x")
-    with pytest.raises(SourceError, match="cannot be listed: .*Invalid bucket name"):
+    with pytest.raises(SourceError, match=r"cannot be listed: .*Invalid bucket name"):
         read("s3://No bucket!/x")
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -42,8 +43,8 @@ def table(
     text: str | bytes, base: Path | str = Path("/data/set"), json_lines: bool | None = None
 ) -> list[Announcement]:
     content = text if isinstance(text, bytes) else text.encode()
-    stream = io.BufferedReader(io.BytesIO(content))  # type: ignore[arg-type]
-    return list(read_table(stream, "t", base, json_lines=json_lines))
+    stream = io.BufferedReader(io.BytesIO(content))
+    return list(read_table(cast(io.BufferedReader, stream), "t", base, json_lines=json_lines))
 
 
 def refusals(announcements: list[Announcement]) -> list[tuple[str, Reason]]:
@@ -110,7 +111,8 @@ def test_folder_survives_loops_of_links(photos: Path, tmp_path: Path) -> None:
     elsewhere.mkdir()
     (elsewhere / "c.jpg").write_bytes(b"1")
     (elsewhere / "back").symlink_to(photos)
-    for name, target in {"x": photos, "y": tmp_path, "z": elsewhere, "zz": elsewhere, "self": "self"}.items():
+    targets = {"x": photos, "y": tmp_path, "z": elsewhere, "zz": elsewhere, "self": Path("self")}
+    for name, target in targets.items():
         (photos / name).symlink_to(target)
     assert keys(photos)[-2:] == ["photos/z/c.jpg", "photos/ü #%.png"]
     assert len(keys(photos)) == 6
@@ -265,11 +267,8 @@ def test_bad_csv_rows_are_refused_one_by_one() -> None:
         b"k13,a.jpg,\xff title",
     ]
     found = table(b"key,url,title\n" + b"\n".join(rows))
-    bad = {6: Reason.BAD_ADDRESS, 7: Reason.BAD_ADDRESS}
-    addresses = {4, 5}  # an address with such characters is no address
     expected = [
-        (f"t, line {n + 2}", bad.get(n, Reason.BAD_ADDRESS if n in addresses else Reason.BAD_RECORD))
-        for n in range(1, 12)
+        (f"t, line {n + 2}", Reason.BAD_ADDRESS if n in (6, 7) else Reason.BAD_RECORD) for n in range(1, 12)
     ]
     assert refusals(found) == expected
     assert [(each.key, each.title) for each in images(found)] == [("k0", "t"), ("k13", "title")]
@@ -349,7 +348,7 @@ def test_unreadable_tables_say_what_to_do(content: bytes, advice: str) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"url\n/d/a.jpg\n", b'\n{"url": "/d/a.jpg"}\n', gzip.compress(b'\xef\xbb\xbf{"url": "/d/a.jpg"}')],
+    [b"url\n/d/a.jpg\n", b'\n {"url": "/d/a.jpg"}\n', gzip.compress(b'\xef\xbb\xbf{"url": "/d/a.jpg"}')],
     ids=["csv", "jsonl", "gzip"],
 )
 def test_standard_input(content: bytes) -> None:
@@ -366,7 +365,7 @@ def test_standard_input(content: bytes) -> None:
 def server(tmp_path: Path) -> Iterator[str]:
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+        threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{http.server_port}"
         http.shutdown()
 
@@ -397,17 +396,17 @@ def test_an_unreachable_host_is_named() -> None:
 
 
 def test_sources_stream_in_flat_memory(tmp_path: Path) -> None:
-    """Half a million lines are read in a few hundred kilobytes, and the first before the rest is written."""
+    """The first line is announced before the second is written, and memory stays below the file's size."""
     line = json.dumps({"url": "https://h.org/a.jpg", "title": "t" * 300}).encode() + b"\n"
     read_end, write_end = os.pipe()
     os.write(write_end, line)
     with os.fdopen(read_end, "rb") as pipe:
         assert len(list(islice(read_table(pipe, "t", Path("/")), 1))) == 1
         os.close(write_end)
-    (tmp_path / "t.jsonl").write_bytes(line * 50_000)
+    (tmp_path / "t.jsonl").write_bytes(line * 10_000)
     tracemalloc.start()
     try:
-        assert sum(1 for _ in open_source(str(tmp_path / "t.jsonl"), SETTINGS)) == 50_000
+        assert sum(1 for _ in open_source(str(tmp_path / "t.jsonl"), SETTINGS)) == 10_000
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()

@@ -1,0 +1,30 @@
+"""`python -m bench [worker|ledger|store …]`: runs the named benchmarks, or all, on services of their own."""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import ledger, store, worker
+from bench.services import bench_services
+
+BENCHES = {"worker": worker.run, "ledger": ledger.run, "store": store.run}
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(BENCHES)
+    unknown = set(names) - set(BENCHES)
+    if unknown:
+        sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(BENCHES)}")
+    # Not under the checkout: the server's own user must be able to reach its data.
+    home = Path(tempfile.mkdtemp(prefix="lookalike-bench-"))
+    try:
+        for name in names:
+            with bench_services(home) as settings:
+                BENCHES[name](settings)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

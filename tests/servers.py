@@ -1,0 +1,155 @@
+"""Real servers and processes for tests: HTTP that can misbehave, S3, and lookalike's own workers and orchestrator."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+from urllib.request import urlopen
+
+ROOT = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def http_server(files: dict[str, bytes]) -> Iterator[str]:
+    """Serves these files by path at the address it yields; 404 for all others. Files may be added meanwhile."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = files.get(unquote(self.path))
+            self.send_response(404 if body is None else 200)
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self.wfile.write(body or b"")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128
+
+    server = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def s3_server() -> Iterator[dict[str, str]]:
+    """Runs moto's S3 server; yields the environment that leads boto3 and lookalike to it."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: _answers(address), 60)
+        yield {
+            "AWS_ENDPOINT_URL": address,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+        }
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urlopen(address, timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str = "the condition") -> None:
+    """Waits until the condition holds; fails the test after so many seconds."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"{what} did not come within {seconds} s"
+        time.sleep(0.05)
+
+
+class Lookalike:
+    """Runs `lookalike` commands in processes of their own, with settings of this test; stops what it started."""
+
+    def __init__(self, folder: Path, database_url: str, broker_url: str, **settings: str) -> None:
+        self._folder = folder
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("LOOKALIKE_", "AWS_"))}
+        self.environment = {
+            **inherited,
+            "DATABASE_URL": database_url,
+            "BROKER_URL": broker_url,
+            "LOOKALIKE_HOME": str(folder),
+            "LOOKALIKE_RETRY_SECONDS": "0.05",
+            "LOOKALIKE_DECODE_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            **settings,
+        }
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Starts a command that runs until it is stopped; its output goes to a file in the test's folder."""
+        with (self._folder / f"{words[0]}-{len(self.started)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cli.main", *words],
+                cwd=self._folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.started.append(process)
+        return process
+
+    def run(self, *words: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs a command to its end; with `check`, its failure fails the test."""
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", *words],
+            cwd=self._folder,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert not check or done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
+        return done
+
+    def logs(self) -> str:
+        """What the started commands have said, to explain a failure."""
+        return "\n".join(
+            f"== {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in self._folder.glob("*.log")
+        )
+
+    def stop(self) -> None:
+        """Ends every process that is still there."""
+        for process in self.started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
