@@ -65,10 +65,13 @@ def _from_web(url: str, settings: Settings) -> Iterator[Announcement]:
 def _from_path(spec: str, settings: Settings) -> Iterator[Announcement]:
     path = absolute_path(Path(spec))
     table = _TABLE.fullmatch(path.name)
+    try:
+        if not path.exists():
+            raise SourceError(f"{printable(spec)}: there is no such file or folder")
+    except OSError as error:
+        raise SourceError(f"{printable(spec)} cannot be read: {error.strerror}") from error
     if path.is_dir():
         yield from folder.read_folder(path)
-    elif not path.exists():
-        raise SourceError(f"{printable(spec)}: there is no such file or folder")
     elif table:
         yield from _from_table(path, bool(table[1]))
     elif path.suffix.lower() == ".json":

@@ -10,8 +10,9 @@ import boto3
 import pytest
 import redis
 
-from lookalike import books, search
+from lookalike import books, ledger, search
 from lookalike.database import Connection
+from lookalike.images import Image
 from lookalike.queue import redis_url
 from tests.pictures import bomb, jpeg, near_copy, photographs
 from tests.servers import Lookalike, http_server, s3_server, wait_until
@@ -232,3 +233,28 @@ def test_sigterm_stops_a_worker_in_order(
     assert connection.execute(
         "select count(*) filter (where state = 'running'), max(crashes) from chunks"
     ).fetchone() == (0, 0)
+
+
+def test_an_event_overtakes_a_backfill(
+    lookalike: Callable[..., Lookalike],
+    connection: Connection,
+    tmp_path: Path,
+    archive_files: dict[str, bytes],
+    web: str,
+) -> None:
+    """An image announced by an event is searchable before the backfill chunks that were queued already."""
+    first, *rest = archive_files
+    system = lookalike(LOOKALIKE_CHUNK_SIZE="8")
+    system.run("add", str(write_csv(tmp_path / "images.csv", web, dict.fromkeys(rest, b""))))
+    system.start("orchestrate")
+    system.start("worker")
+    wait_until(lambda: books.count_books(connection, ENCODER).done >= 16, 120, system.logs())
+    ledger.register(connection, [Image("event.jpg", web + first)], "events", chunk_size=1)
+    wait_until(lambda: is_complete(connection, IMAGES), 180, system.logs())
+
+    overtaken = connection.execute(
+        "select count(*) from chunks b, chunks e where e.lane = 'events' and b.lane = 'backfill'"
+        " and b.done_at > e.done_at"
+    ).fetchone()
+    assert overtaken is not None
+    assert overtaken[0] >= 12  # of a window of 16 that lay in the queue before it, less those under way

@@ -138,7 +138,8 @@ def test_rubbish_beside_what_counts_is_ignored(rubbish: dict[str, Any]) -> None:
     "data",
     [
         b"", b"<html>", b"[]", b"null", b"7", b"{}", b'{"width": 5}', b'{"width": 0, "height": 9}', b"\xff\xfe\x00",
-        b'{"width": "x", "height": 4}', b'{"width": {}, "height": []}', b'{"width": 1e999, "height": 4}', b"[" * 100_000,
+        b'{"width": "x", "height": 4}', b'{"width": {}, "height": []}', b'{"width": 1e999, "height": 4}',
+        b"[" * 100_000,
     ],
 )  # fmt: skip
 def test_what_is_no_info_is_refused(data: bytes) -> None:
