@@ -14,7 +14,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 @cache
 def photographs() -> list[Image.Image]:
-    """Different photographs, at most 500 pixels wide: those inside packages, then shared ones that show no place twice."""
+    """Different photographs, at most 500 pixels wide: those inside packages, then shared ones, no place twice."""
     paths = find_photographs() + sorted((SHARED / "photos" / "pixabay").glob("*.jpg"))
     pictures = []
     for path in paths:

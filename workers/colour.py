@@ -97,7 +97,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     samples = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(samples.min()), float(samples.max())
     ranges = (1, 255) if image.mode == "F" else _RANGES
-    span = next((span for span in ranges if low >= 0 and high <= span), None)
-    if span is None:
-        samples, span = samples - low, high - low
+    span: float = next((span for span in ranges if low >= 0 and high <= span), 0)
+    if not span:
+        samples, span = samples - low, (high - low) or 1.0
     return Image.fromarray((samples * (255 / span) + 0.5).astype(np.uint8))

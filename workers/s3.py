@@ -105,7 +105,8 @@ def _ask_boto3() -> _Account:
     client = session.client("s3")
     endpoint = client.meta.endpoint_url.rstrip("/")
     amazon = bool(_AMAZON.search(urlsplit(endpoint).hostname or ""))
-    style = (client.meta.config.s3 or {}).get("addressing_style", "auto")
+    options = getattr(client.meta.config, "s3", None) or {}
+    style = options.get("addressing_style", "auto")
     virtual = style == "virtual" or (style == "auto" and amazon)
     region = client.meta.region_name or "us-east-1"
     # boto3 calls the region "aws-global" where none is set; signatures call it by its place.

@@ -542,7 +542,11 @@ def test_the_time_limit_is_for_both_requests(server: Server) -> None:
     fetcher = make(fetch_timeout=0.6)
 
     def slowly(respond: Answer) -> Answer:
-        return lambda handler: (time.sleep(0.4), respond(handler))[1]
+        def respond_late(handler: Handler) -> None:
+            time.sleep(0.4)
+            respond(handler)
+
+        return respond_late
 
     server.answers["/a/info.json"] = slowly(answer(200, service(2, 3)))
     server.answers["/a/full/576,384/0/default.jpg"] = slowly(answer(200, PICTURE))

@@ -47,9 +47,9 @@ def distance(a: Pixels, b: Pixels) -> float:
     return float(np.abs(a.astype(np.int16) - b).mean())
 
 
-def refuse(data: bytes, **options: int) -> Reason:
+def refuse(data: bytes, max_pixels: int = 200_000_000) -> Reason:
     with pytest.raises(ImageError) as caught:
-        look(data, **options)
+        look(data, max_pixels=max_pixels)
     return caught.value.reason
 
 
