@@ -55,7 +55,7 @@ def nearest(
 ) -> list[Neighbour]:
     """The k images nearest to a vector (d,) from outside, made by the same encoder; any length but 0."""
     return _neighbours(
-        connection, "nearest(%s::real[], %s, %s, %s)", [vector.tolist(), k, max_distance, encoder]
+        connection, "nearest(%s, %s, %s, %s)", [vector.tolist(), k, max_distance, encoder]
     )
 
 

@@ -75,7 +75,7 @@ end $$;
 comment on function vector_of is 'The vector of an image, of unit length.';
 
 create function similar(
-    image text, k integer default 10, max_distance real default null, encoder text default null
+    image text, k integer default 10, max_distance double precision default null, encoder text default null
 ) returns setof neighbour
 language plpgsql stable as $$
 declare
@@ -86,12 +86,12 @@ declare
 begin
     execute format('select i.id, t.code from lookalike.images i join lookalike.%I t on t.image_id = i.id where i.key = $1',
         (select vectors from lookalike.encoders where name = chosen)) into self, code using image;
-    return query select * from lookalike.neighbours_of(q, code, self, k, max_distance, chosen);
+    return query select * from lookalike.neighbours_of(q, code, self, k, max_distance::real, chosen);
 end $$;
 comment on function similar is 'The k images most like this one: select * from similar(''KEY'', 20). Distance 0 is the same picture, 1 nothing in common.';
 
 create function nearest(
-    query real[], k integer default 10, max_distance real default null, encoder text default null
+    query double precision[], k integer default 10, max_distance double precision default null, encoder text default null
 ) returns setof neighbour
 language plpgsql stable as $$
 declare
@@ -108,7 +108,7 @@ begin
             using errcode = 'invalid_parameter_value';
     end if;
     q := l2_normalize(query::vector)::halfvec;
-    return query select * from lookalike.neighbours_of(q, lookalike.code_of(q, chosen), 0, k, max_distance, chosen);
+    return query select * from lookalike.neighbours_of(q, lookalike.code_of(q, chosen), 0, k, max_distance::real, chosen);
 end $$;
 comment on function nearest is 'The k images nearest to a vector from outside, of any length; the encoder must be the one that made it.';
 
