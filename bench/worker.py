@@ -22,7 +22,7 @@ from PIL import Image as Pictures
 from bench.services import fresh_database
 from bench.table import median_and_range, print_table
 from cli.demo import find_photographs
-from cli.worker import TUNABLES
+from cli.worker import ENVIRONMENT
 from lookalike import archive, books, ledger, services
 from lookalike.encoders import find_encoder
 from lookalike.images import Image
@@ -37,21 +37,22 @@ ROOT = Path(__file__).parents[1]
 
 BARE = """
 import json, sys, time
+from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from lookalike.settings import Settings
 from workers.network import load_encoder
 encoder = load_encoder("efficientnet-lite0", Settings(_env_file=None))
 size = encoder.batch_size
 batch = np.random.default_rng(0).integers(0, 256, (size, 224, 224, 3), np.uint8)
-for _ in range(3):
-    encoder.encode(batch)
+def rate(batches):
+    since = time.perf_counter()
+    with ThreadPoolExecutor(encoder.passes) as pool:
+        list(pool.map(encoder.encode, [batch] * batches))
+    return batches * size / (time.perf_counter() - since)
+rate(4)
 print("ready", flush=True)
 for line in sys.stdin:
-    since = time.perf_counter()
-    passes = int(line) // size
-    for _ in range(passes):
-        encoder.encode(batch)
-    print(json.dumps(passes * size / (time.perf_counter() - since)), flush=True)
+    print(json.dumps(rate(int(line) // size)), flush=True)
 """
 
 SERVER = """
@@ -117,7 +118,7 @@ def process(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     started = subprocess.Popen(
         command,
         cwd=ROOT,
-        env={**os.environ, "GLIBC_TUNABLES": TUNABLES},
+        env={**os.environ, **ENVIRONMENT},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -197,7 +198,7 @@ def embed(connection: ledger.Connection, address: str, names: list[str], prefix:
         connection, [Image(f"{prefix}/{name}", f"{address}/{name}") for name in names], chunk_size=64
     )
     while not books.is_finished(connection, ENCODER):
-        time.sleep(0.02)
+        time.sleep(0.05)
     rate = len(names) / (time.perf_counter() - since)
     counted = books.count_books(connection, ENCODER)
     assert counted.failed == 0, books.count_reasons(connection, ENCODER)

@@ -1,28 +1,26 @@
 """`lookalike worker`: Celery with the pool, the options and the memory allocator that suit an embedding worker."""
 
 import os
-import platform
 import sys
 
 from cli.session import log_to_terminal
 from lookalike.settings import Settings, load_settings
 
+# Read by the C library and by numpy's only when a process starts, so the worker starts itself again with them.
+#
 # glibc returns the memory of every batch to the system and takes it back page by page: measured, that costs 45 % of
-# the CPU of a forward pass. It reads its tunables only when a process starts.
-TUNABLES = ":".join(
-    (
-        "glibc.malloc.mmap_threshold=4294967296",
-        "glibc.malloc.trim_threshold=8589934592",
-        "glibc.malloc.arena_max=1",
-        "glibc.malloc.hugetlb=1",
-    )
-)
+# the CPU of a forward pass. OpenBLAS's own threads would only wait, busily, for cores that the network has.
+ENVIRONMENT = {
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592"
+    ":glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 def run_worker(leash: bool) -> None:
     """Becomes a Celery worker; returns never."""
-    if platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = TUNABLES
+    if not ENVIRONMENT.keys() <= os.environ.keys():
+        os.environ.update({**ENVIRONMENT, **os.environ})
         os.execv(sys.executable, [sys.executable, "-m", "cli.main", *sys.argv[1:]])
     if leash:
         from cli.run import leave_with_parent

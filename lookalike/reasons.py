@@ -32,7 +32,11 @@ class Reason(StrEnum):
     REJECTED = "rejected", False, "the host refused the request (another 4xx, too many redirects)"
     BAD_ADDRESS = "bad_address", False, "the address is malformed or of an unknown kind"
     TOO_LARGE = "too_large", False, "more bytes than LOOKALIKE_MAX_BYTES"
-    UNREADABLE_SERVICE = "unreadable_service", False, "the info.json of the IIIF image service cannot be understood"
+    UNREADABLE_SERVICE = (
+        "unreadable_service",
+        False,
+        "the info.json of the IIIF image service cannot be understood",
+    )
     # decode
     EMPTY = "empty", False, "zero bytes"
     NOT_AN_IMAGE = "not_an_image", False, "the bytes are not an image"

@@ -54,9 +54,7 @@ def nearest(
     encoder: str | None = None,
 ) -> list[Neighbour]:
     """The k images nearest to a vector (d,) from outside, made by the same encoder; any length but 0."""
-    return _neighbours(
-        connection, "nearest(%s, %s, %s, %s)", [vector.tolist(), k, max_distance, encoder]
-    )
+    return _neighbours(connection, "nearest(%s, %s, %s, %s)", [vector.tolist(), k, max_distance, encoder])
 
 
 def _neighbours(connection: Connection, call: str, arguments: Sequence[object]) -> list[Neighbour]:

@@ -23,18 +23,28 @@ class Settings(BaseSettings):
     )
     home: Path = Field(Path(".lookalike"), description="data of the embedded services, the demo and caches")
     encoder: str = Field("efficientnet-lite0", description="the encoder that images are embedded with")
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1, mps")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1, mps"
+    )
     weights_dir: Path | None = Field(None, description="folder with weight files, looked into before any hub")
 
-    chunk_size: int = Field(64, ge=1, le=4096, description="images in a chunk, the unit of work (256 suits a GPU)")
+    chunk_size: int = Field(
+        64, ge=1, le=4096, description="images in a chunk, the unit of work (256 suits a GPU)"
+    )
     window: int = Field(
         16, ge=1, description="chunks leased ahead per lane at least; grows to 3 x the chunks being worked on"
     )
-    lease_seconds: float = Field(60, gt=0, description="a chunk whose worker is silent for so long is given back")
+    lease_seconds: float = Field(
+        60, gt=0, description="a chunk whose worker is silent for so long is given back"
+    )
     tries: int = Field(5, ge=1, le=20, description="how often an image with a transient failure is tried")
-    retry_seconds: float = Field(2, gt=0, description="pause before the second try; doubles with each further one")
+    retry_seconds: float = Field(
+        2, gt=0, description="pause before the second try; doubles with each further one"
+    )
 
-    chunk_threads: int = Field(0, ge=0, description="chunks worked on at once by a worker; 0: 2 on CPU, 4 on a GPU")
+    chunk_threads: int = Field(
+        0, ge=0, description="chunks worked on at once by a worker; 0: 2 on CPU, 4 on a GPU"
+    )
     fetch_threads: int = Field(16, ge=1, le=256, description="images fetched at once by a worker")
     decode_threads: int = Field(0, ge=0, description="images decoded at once by a worker; 0: by the cores")
     connect_timeout: float = Field(10, gt=0, description="seconds to reach a host")

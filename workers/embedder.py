@@ -21,6 +21,7 @@ from tenacity import (
 )
 
 from lookalike import archive, ledger
+from lookalike.calibration import Calibration
 from lookalike.database import connect, make_pool
 from lookalike.encoders import find_encoder
 from lookalike.errors import LostLeaseError
@@ -65,8 +66,8 @@ def start_embedder(settings: Settings, database_url: str) -> "Embedder":
         log.warning("worker %s: took back %d chunks of a crashed predecessor", name, crashed)
     pool = make_pool(database_url, application_name=f"lookalike worker {name}", max_size=8)
     pool.open()
-    pipeline = Pipeline(settings, Fetcher(settings), encoder, calibration)
-    embedder = Embedder(settings, name, pool, pipeline, spec.dimension, lifeline)
+    pipeline = Pipeline(settings, Fetcher(settings), encoder)
+    embedder = Embedder(settings, name, pool, pipeline, calibration, lifeline)
     threading.Thread(target=embedder.heartbeat, name="heartbeat", daemon=True).start()
     return embedder
 
@@ -80,7 +81,7 @@ class Embedder:
         name: str,
         pool: ConnectionPool[ledger.Connection],
         pipeline: Pipeline,
-        dimension: int,
+        calibration: Calibration,
         lifeline: ledger.Connection,
     ) -> None:
         # Holds the lock on the worker's name as long as the process lives.
@@ -89,7 +90,7 @@ class Embedder:
         self.name = name
         self._pool = pool
         self._pipeline = pipeline
-        self._dimension = dimension
+        self._calibration = calibration
         self._policy = ledger.RetryPolicy(settings.tries, settings.retry_seconds)
         self._held: dict[int, Held] = {}
         self._lock = threading.Lock()
@@ -121,7 +122,7 @@ class Embedder:
             self._in_database(lambda connection: ledger.give_back(connection, held.claim))
             log.info("chunk %d is given back", held.claim.chunk)
         else:
-            vectors, failures = held.work.vectors(self._dimension), held.work.failures
+            vectors, failures = held.work.vectors(self._calibration), held.work.failures
             try:
                 self._in_database(
                     lambda connection: ledger.finish(connection, chunk, vectors, failures, self._policy)

@@ -6,7 +6,6 @@ does. Everything between two stages is bounded; memory does not depend on how ma
 
 import logging
 import math
-import os
 import queue
 import threading
 import time
@@ -26,6 +25,7 @@ from lookalike.vectors import Vectors
 from workers.decode import decode
 from workers.fetch import Fetcher
 from workers.network import Encoder
+from workers.network.runtime import available_cores
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +44,15 @@ class Work:
         self.images = images
         self.failures: list[Failure] = []
         self.cancelled = threading.Event()
-        self._vectors: dict[int, tuple[bytes, NDArray[np.uint8], NDArray[np.float32]]] = {}
+        self._vectors: dict[int, tuple[bytes, NDArray[np.float32]]] = {}
         self._open = len(images)
         self._lock = threading.Lock()
         self._settled = threading.Event()
         if not images:
             self._settled.set()
 
-    def store(
-        self, index: int, checksum: bytes, code: NDArray[np.uint8], vector: NDArray[np.float32]
-    ) -> None:
-        self._settle(lambda: self._vectors.__setitem__(index, (checksum, code, vector)))
+    def store(self, index: int, checksum: bytes, vector: NDArray[np.float32]) -> None:
+        self._settle(lambda: self._vectors.__setitem__(index, (checksum, vector)))
 
     def fail(self, index: int, error: ImageError) -> None:
         failure = Failure(self.images[index], error.reason, error.detail, error.retry_after)
@@ -76,18 +74,18 @@ class Work:
         """Blocks until every image is settled, or the work is cancelled."""
         self._settled.wait()
 
-    def vectors(self, dimension: int) -> Vectors:
+    def vectors(self, calibration: Calibration) -> Vectors:
         """What was encoded, in the order of the images, whatever order they were done in."""
         done = sorted(self._vectors)
-        rows = [self._vectors[index] for index in done]
+        checksums = [np.frombuffer(self._vectors[index][0], np.uint8) for index in done]
+        vectors = np.array([self._vectors[index][1] for index in done], np.float32)
+        vectors = vectors.reshape(len(done), calibration.dimension)
         return Vectors(
             np.array([self.images[index].id for index in done], np.int64),
             np.array([self.images[index].revision for index in done], np.int32),
-            np.array([np.frombuffer(checksum, np.uint8) for checksum, _, _ in rows], np.uint8).reshape(
-                -1, 32
-            ),
-            np.array([code for _, code, _ in rows], np.uint8).reshape(len(rows), (dimension + 7) // 8),
-            np.array([vector for _, _, vector in rows], np.float32).reshape(len(rows), dimension),
+            np.array(checksums, np.uint8).reshape(-1, 32),
+            calibration.codes(vectors),
+            vectors,
         )
 
 
@@ -108,15 +106,12 @@ Queue = queue.SimpleQueue[Item] | queue.Queue[Item]
 class Pipeline:
     """The stages of one worker process. `submit` may be called from any thread."""
 
-    def __init__(
-        self, settings: Settings, fetcher: Fetcher, encoder: Encoder, calibration: Calibration
-    ) -> None:
+    def __init__(self, settings: Settings, fetcher: Fetcher, encoder: Encoder) -> None:
         self._settings = settings
         self._fetcher = fetcher
         self._encoder = encoder
-        self._calibration = calibration
         self._shorter_side = math.ceil(encoder.preprocessing.resize * MARGIN)
-        decoders = settings.decode_threads or os.cpu_count() or 1
+        decoders = settings.decode_threads or available_cores()
         self._to_fetch: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._to_decode: queue.Queue[Item] = queue.Queue(maxsize=2 * decoders)
         self._to_encode: queue.Queue[Item] = queue.Queue(maxsize=2 * encoder.batch_size)
@@ -126,7 +121,7 @@ class Pipeline:
         decoding = (self._to_decode, self._decode, self._hand_over)
         _start_threads("fetch", settings.fetch_threads, self._run_stage, fetching)
         _start_threads("decode", decoders, self._run_stage, decoding)
-        _start_threads("encode", 1, self._encode_forever, ())
+        _start_threads("encode", encoder.passes, self._encode_forever, ())
 
     def submit(self, images: Sequence[ChunkImage]) -> Work:
         """Starts on the images of a chunk; returns at once."""
@@ -207,10 +202,9 @@ class Pipeline:
     def _encode(self, batch: list[Item]) -> None:
         vectors = self._encoder.encode(np.stack([item.pixels for item in batch])).vectors
         sound = np.isfinite(vectors).all(axis=1) & (np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)
-        codes = self._calibration.codes(np.where(sound[:, None], vectors, 0).astype(np.float32))
-        for item, is_sound, code, vector in zip(batch, sound, codes, vectors, strict=True):
+        for item, is_sound, vector in zip(batch, sound, vectors, strict=True):
             if is_sound:
-                item.work.store(item.index, item.checksum, code, vector)
+                item.work.store(item.index, item.checksum, vector)
             else:
                 item.work.fail(item.index, ImageError(Reason.INVALID_VECTOR, "NaN, infinite or zero"))
 

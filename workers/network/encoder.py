@@ -15,7 +15,7 @@ from lookalike.encoders import PREPROCESSING_VERSION, EncoderSpec, Preprocessing
 from lookalike.settings import Settings
 from workers.network.architectures import Network, build_network
 from workers.network.fingerprint import SAME, Fingerprint, reference_images
-from workers.network.runtime import Runtime, choose_device
+from workers.network.runtime import Runtime, available_cores, choose_device
 from workers.network.weights import digest_weights, find_weights
 
 
@@ -33,10 +33,11 @@ class Encoded:
 
 
 class Encoder:
-    """A network on its device. May be called from several threads; one forward pass runs at a time.
+    """A network on its device. May be called from several threads; `passes` forward passes run at a time.
 
     `batch_size` is how many images suit one pass; it halves when the device runs out of memory. `device` is
-    torch's name of the device.
+    torch's name of the device. A GPU takes one pass at a time. A CPU takes one on each core: threads that share a
+    pass wait for each other whenever another thread of the worker has one of their cores.
     """
 
     def __init__(
@@ -45,7 +46,6 @@ class Encoder:
         network: Network,
         weights_digest: str,
         device: torch.device,
-        threads: int | None = None,
     ) -> None:
         self.spec = spec
         self.preprocessing: Preprocessing = spec.preprocessing
@@ -53,8 +53,8 @@ class Encoder:
         self.batch_size = 32 if device.type == "cpu" else 128
         self._network = network
         self._weights_digest = weights_digest
-        self._threads = threads
-        self._lock = threading.Lock()
+        self.passes = available_cores() if device.type == "cpu" else 1
+        self._turn = threading.Semaphore(self.passes)
         centre = torch.tensor(spec.preprocessing.mean, dtype=torch.float64) * 255
         # A whole row: broadcast over three channels alone, the subtraction is three times slower.
         self._centre = centre.to(device, torch.float32).repeat(spec.preprocessing.crop)
@@ -73,7 +73,7 @@ class Encoder:
             raise ValueError(f"a batch of {batch.dtype} {batch.shape}, not uint8 (n, {crop}, {crop}, 3)")
         passes: list[Encoded] = []
         done = 0
-        with self._lock:
+        with self._turn:
             while done < len(batch) or not passes:
                 part = batch[done : done + self.batch_size]
                 try:
@@ -90,8 +90,7 @@ class Encoder:
         )
 
     def _forward(self, batch: NDArray[np.uint8]) -> Encoded:
-        if self._threads and torch.get_num_threads() != self._threads:
-            torch.set_num_threads(self._threads)  # counts for the thread that calls
+        torch.set_num_threads(1)  # counts for the thread that calls
         with torch.inference_mode(), self._runtime.precision():
             pixels = self._runtime.upload(batch)
             # Centred, so that zero padding means the mean colour; the scale is in the first convolution.
@@ -123,9 +122,8 @@ class Encoder:
         return bool(((half * full).sum(axis=1) >= SAME).all())
 
 
-def load_encoder(name: str, settings: Settings, threads: int | None = None) -> Encoder:
-    """Loads an encoder onto the device that the settings name; `threads` limits the CPU threads of its
-    passes.
+def load_encoder(name: str, settings: Settings) -> Encoder:
+    """Loads an encoder onto the device that the settings name.
 
     Raises UnknownEncoderError; WeightsError, which says where to get the weights; EncoderError when this
     version of torchvision prepares pictures otherwise than the encoder's entry says; ConfigurationError for a
@@ -136,4 +134,4 @@ def load_encoder(name: str, settings: Settings, threads: int | None = None) -> E
     path = find_weights(spec, settings.weights_dir)
     digest = digest_weights(path)
     state = torch.load(path, map_location="cpu", weights_only=True)
-    return Encoder(spec, build_network(spec, state).to(device), digest, device, threads)
+    return Encoder(spec, build_network(spec, state).to(device), digest, device)

@@ -9,10 +9,9 @@ from torch.nn import functional
 
 
 def resize(pixels: NDArray[np.uint8], height: int, width: int, interpolation: str) -> NDArray[np.uint8]:
-    """Resizes `pixels` (uint8, height x width x 3) with antialiasing; `interpolation` is "bilinear" or
-    "bicubic".
+    """Resizes `pixels` (uint8, height x width x 3) with antialiasing, "bilinear" or "bicubic".
 
-    Within one grey level of Pillow's and several times faster. Runs in the calling thread alone.
+    Pillow's result up to rounding, several times faster. Runs in the calling thread alone.
     """
     # The batch dimension comes first: with it torch knows the memory as channels_last, reads it in place with
     # its vectorised kernel, and answers in the same order. `require` copies what torch cannot take:

@@ -1,5 +1,7 @@
 """All that differs between CPU, CUDA and MPS: choosing, copying, precision, and running out of memory."""
 
+import os
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,6 +24,11 @@ def choose_device(wanted: str) -> torch.device:
             f"LOOKALIKE_DEVICE={wanted}, but torch {torch.__version__} finds no such device"
         )
     return device
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Runtime:
