@@ -411,6 +411,25 @@ def encoders_activate(name: str) -> None:
     print(f"searches use {name} now")
 
 
+@encoders_app.command("fingerprint")
+def encoders_fingerprint(name: Annotated[str | None, typer.Argument()] = None, as_json: Json = False) -> None:
+    """Checks that an encoder still gives the vectors that the archive was made with; exit code 1 where not."""
+    from lookalike import archive
+    from workers.network import Fingerprint, check_fingerprint, load_encoder
+
+    session = open_session()
+    encoder = load_encoder(name or session.settings.encoder, session.settings)
+    measured = encoder.fingerprint
+    with session.connect() as connection:
+        if archive.is_added(connection, encoder.spec.name):
+            recorded = archive.recorded_fingerprint(connection, encoder.spec.name, measured.to_json())
+            check_fingerprint(encoder, Fingerprint.from_json(recorded))
+    if as_json:
+        output.print_json({"encoder": encoder.spec.name, **measured.to_json()})
+    else:
+        print(f"{encoder.spec.name} {measured.digest}")
+
+
 @app.command()
 def demo(
     images: Annotated[Path | None, typer.Option(help="Another folder of photographs.")] = None,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from PIL import Image as Pictures
 from PIL import ImageDraw, ImageFont, ImageOps
-from workers.fetch import Fetcher
 
 from lookalike.database import Connection
 from lookalike.errors import ImageError
 from lookalike.search import Neighbour
 from lookalike.settings import Settings
+from workers.fetch import Fetcher
 
 TILE = 168
 CAPTION = 34

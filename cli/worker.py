@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 
 from cli.session import log_to_terminal
 from lookalike.settings import Settings, load_settings
@@ -29,6 +30,8 @@ def run_worker(leash: bool) -> None:
     from workers.app import worker_app
 
     log_to_terminal()
+    # Pillow warns of every damaged EXIF tag; what matters of it comes back as a reason.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     settings = load_settings()
     worker_app(settings).worker_main(celery_arguments(settings))
 

@@ -1,4 +1,4 @@
-"""All settings, read once at an entry (environment, then `.env`) and passed down. Nothing else reads the environment."""
+"""All settings, read once at an entry (environment, then `.env`) and passed down; nothing else reads them."""
 
 from pathlib import Path
 

@@ -14,6 +14,7 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 from tenacity import (
     Retrying,
+    before_sleep_log,
     retry_if_exception_type,
     stop_after_delay,
     stop_when_event_set,
@@ -24,7 +25,7 @@ from lookalike import archive, ledger
 from lookalike.calibration import Calibration
 from lookalike.database import connect, make_pool
 from lookalike.encoders import find_encoder
-from lookalike.errors import LostLeaseError
+from lookalike.errors import LostLeaseError, ServiceError
 from lookalike.ledger import Chunk, Lease
 from lookalike.settings import Settings
 from workers.fetch import Fetcher
@@ -50,11 +51,14 @@ class Held:
 
 
 def start_embedder(settings: Settings, database_url: str) -> "Embedder":
-    """Loads the encoder, checks that it is the one the archive was made with, and takes back what a crashed
-    predecessor of the same name held. Raises EncoderError or ServiceError, which say what to do."""
+    """Loads the encoder, checks it, and takes back what a crashed predecessor of the same name held.
+
+    Waits for a database that is away. Raises EncoderError, which says what to do: FingerprintError when the encoder
+    gives other vectors than those that the archive was made with.
+    """
     spec = find_encoder(settings.encoder)
     encoder = load_encoder(spec.name, settings)
-    lifeline = connect(database_url, application_name="lookalike worker")
+    lifeline = _await_database(database_url)
     archive.add_encoder(lifeline, spec, settings.chunk_size)
     recorded = archive.recorded_fingerprint(lifeline, spec.name, encoder.fingerprint.to_json())
     check_fingerprint(encoder, Fingerprint.from_json(recorded))
@@ -67,9 +71,23 @@ def start_embedder(settings: Settings, database_url: str) -> "Embedder":
     pool = make_pool(database_url, application_name=f"lookalike worker {name}", max_size=8)
     pool.open()
     pipeline = Pipeline(settings, Fetcher(settings), encoder)
-    embedder = Embedder(settings, name, pool, pipeline, calibration, lifeline)
-    threading.Thread(target=embedder.heartbeat, name="heartbeat", daemon=True).start()
+    embedder = Embedder(settings, name, pool, pipeline, calibration)
+    threading.Thread(
+        target=embedder.heartbeat, args=(lifeline, database_url), name="heartbeat", daemon=True
+    ).start()
     return embedder
+
+
+def _await_database(database_url: str) -> ledger.Connection:
+    """Connects, however long the database is away."""
+    for attempt in Retrying(
+        retry=retry_if_exception_type(ServiceError),
+        wait=wait_random_exponential(0.5, max=10),
+        before_sleep=before_sleep_log(log, logging.WARNING),
+    ):
+        with attempt:
+            return connect(database_url, application_name="lookalike worker")
+    raise AssertionError("tenacity returns or raises")
 
 
 class Embedder:
@@ -82,10 +100,7 @@ class Embedder:
         pool: ConnectionPool[ledger.Connection],
         pipeline: Pipeline,
         calibration: Calibration,
-        lifeline: ledger.Connection,
     ) -> None:
-        # Holds the lock on the worker's name as long as the process lives.
-        self._lifeline = lifeline
         self._settings = settings
         self.name = name
         self._pool = pool
@@ -149,8 +164,11 @@ class Embedder:
 
     # Heartbeat and stop -----------------------------------------------------------------------------------------------
 
-    def heartbeat(self) -> None:
-        """Renews every lease three times within its life; cancels what is lost. Runs in a thread, until the end."""
+    def heartbeat(self, lifeline: ledger.Connection, database_url: str) -> None:
+        """Renews every lease three times within its life; cancels what is lost. Runs in a thread, until the end.
+
+        `lifeline` is the connection that holds the lock on the worker's name; a new one claims a name again.
+        """
         while True:
             time.sleep(self._settings.lease_seconds / 3)
             with self._lock:
@@ -160,7 +178,11 @@ class Embedder:
                 os._exit(EXIT_HUNG)
             try:
                 self._renew(held)
-            except (psycopg.OperationalError, PoolTimeout) as error:
+                if lifeline.closed:
+                    lifeline = connect(database_url, application_name="lookalike worker")
+                    self.name = ledger.claim_worker_name(lifeline, socket.gethostname())
+                lifeline.execute("select")
+            except (ServiceError, psycopg.OperationalError, PoolTimeout) as error:
                 log.warning("the heartbeat cannot reach the database: %s", str(error).splitlines()[0])
 
     def _renew(self, held: list[Held]) -> None:
