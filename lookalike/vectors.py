@@ -10,6 +10,22 @@ from psycopg import sql
 from lookalike.queries import load_queries
 
 QUERIES = load_queries("ledger")
+# Classes of an image that are kept as labels.
+LABELS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The most probable classes of n images: classes int64 (n, 5), probabilities float32 (n, 5), falling."""
+
+    classes: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    @classmethod
+    def best(cls, probabilities: NDArray[np.float32]) -> "Labels":
+        """The best of all classes, from probabilities float32 (n, classes)."""
+        classes = np.argsort(-probabilities, axis=1, kind="stable")[:, :LABELS]
+        return cls(classes, np.take_along_axis(probabilities, classes, axis=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +34,7 @@ class Vectors:
 
     image_ids: int64 (n,). revisions: int32 (n,), the revision of each image that was read. checksums: uint8 (n, 32),
     SHA-256 of the bytes fetched. codes: uint8 (n, ceil(d / 8)), most significant bit first. vectors: float32 or
-    float16 (n, d), finite and of unit length.
+    float16 (n, d), finite and of unit length. labels: of the same n images, None without a classifier.
     """
 
     image_ids: NDArray[np.int64]
@@ -26,6 +42,7 @@ class Vectors:
     checksums: NDArray[np.uint8]
     codes: NDArray[np.uint8]
     vectors: NDArray[np.floating]
+    labels: Labels | None = None
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -34,7 +51,7 @@ class Vectors:
 def store_vectors(
     connection: psycopg.Connection[tuple[object, ...]], encoder: str, table: sql.Identifier, vectors: Vectors
 ) -> None:
-    """Writes the vectors into the encoder's table; later content replaces earlier, never the other way round."""
+    """Writes vectors and labels; those of later content replace earlier ones, never the other way round."""
     if not len(vectors):
         return
     dimension = vectors.vectors.shape[1]
@@ -50,7 +67,35 @@ def store_vectors(
     connection.execute(statements["make_staging"])
     with connection.cursor().copy(statements["copy_staging"]) as copy:
         copy.write(binary_rows(vectors))
-    connection.execute(statements["merge_vectors"])
+    stored = [image for (image,) in connection.execute(statements["merge_vectors"])]
+    if vectors.labels is not None:
+        _store_labels(
+            connection, encoder, vectors.image_ids, vectors.labels, np.isin(vectors.image_ids, stored)
+        )
+
+
+def _store_labels(
+    connection: psycopg.Connection[tuple[object, ...]],
+    encoder: str,
+    image_ids: NDArray[np.int64],
+    labels: Labels,
+    chosen: NDArray[np.bool_],
+) -> None:
+    """Writes the labels of the chosen images."""
+    from lookalike.encoders import class_names
+
+    names = np.array(class_names(encoder), object)
+    count = int(chosen.sum())
+    connection.execute(
+        QUERIES["merge_labels"],
+        {
+            "encoder": encoder,
+            "ids": np.repeat(image_ids[chosen], LABELS).tolist(),
+            "ranks": list(range(1, LABELS + 1)) * count,
+            "labels": names[labels.classes[chosen]].ravel().tolist(),
+            "probabilities": labels.probabilities[chosen].ravel().tolist(),
+        },
+    )
 
 
 def binary_rows(vectors: Vectors) -> bytes:

@@ -105,6 +105,15 @@ select image_id, revision, checksum, code, v from {staging}
 on conflict (image_id) do update
 set revision = excluded.revision, checksum = excluded.checksum, stored_at = now(), code = excluded.code, v = excluded.v
 where excluded.revision >= t.revision
+returning image_id
+
+-- name: merge_labels
+-- The classes of images whose vectors were stored just now; there are always as many of each.
+insert into labels (encoder, image_id, rank, label, probability)
+select %(encoder)s, image_id, rank, label, probability
+from unnest(%(ids)s::bigint[], %(ranks)s::smallint[], %(labels)s::text[], %(probabilities)s::real[])
+    as t (image_id, rank, label, probability)
+on conflict (encoder, image_id, rank) do update set label = excluded.label, probability = excluded.probability
 
 -- name: delete_failures
 -- What has a vector now has not failed.
