@@ -8,8 +8,8 @@ from PIL import Image as Pictures
 from PIL import ImageDraw, ImageFont, ImageOps
 
 from lookalike.database import Connection
-from lookalike.errors import ImageError
-from lookalike.search import Neighbour
+from lookalike.errors import ImageError, UnknownImageError
+from lookalike.search import Neighbour, find_image
 from lookalike.settings import Settings
 from workers.fetch import Fetcher
 
@@ -68,15 +68,13 @@ def _draw_tile(
 
 def _picture(key: str, connection: Connection, fetcher: Fetcher) -> Pictures.Image | None:
     """The picture, fitted into a tile; None when it cannot be had now, which the sheet shows as a frame."""
-    row = connection.execute("select url, protocol from images where key = %s", [key]).fetchone()
-    if row is None:
-        return None
     try:
-        data = fetcher.fetch(str(row[0]), row[1], TILE).data
+        image = find_image(connection, key)
+        data = fetcher.fetch(image.url, image.protocol, TILE).data
         with Pictures.open(io.BytesIO(data)) as picture:
             picture.draft("RGB", (2 * TILE, 2 * TILE))
             upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except (ImageError, OSError, ValueError):
+    except (UnknownImageError, ImageError, OSError, ValueError):
         return None
     upright.thumbnail((TILE, TILE), Pictures.Resampling.LANCZOS)
     return upright

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from psycopg.rows import class_row
 
 from lookalike.errors import ConfigurationError, UnknownEncoderError, UnknownImageError
+from lookalike.images import Protocol
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -25,6 +26,25 @@ class Neighbour:
     title: str | None
     licence: str | None
     url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class of an image, with its probability; rank 1 is the most probable."""
+
+    rank: int
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class KnownImage:
+    """A registered image: where it is fetched from."""
+
+    id: int
+    key: str
+    url: str
+    protocol: Protocol
 
 
 def active_encoder(connection: Connection) -> str:
@@ -55,6 +75,26 @@ def nearest(
 ) -> list[Neighbour]:
     """The k images nearest to a vector (d,) from outside, made by the same encoder; any length but 0."""
     return _neighbours(connection, "nearest(%s, %s, %s, %s)", [vector.tolist(), k, max_distance, encoder])
+
+
+def find_image(connection: Connection, key: str) -> KnownImage:
+    """The image of this key. Raises UnknownImageError."""
+    with connection.cursor(row_factory=class_row(KnownImage)) as cursor:
+        cursor.execute("select id, key, url, protocol from images where key = %s", [key])
+        image = cursor.fetchone()
+    if image is None:
+        raise UnknownImageError(f"no image has the key {key!r}")
+    return image
+
+
+def labels(connection: Connection, image: KnownImage, encoder: str) -> list[Label]:
+    """The stored labels of an image, the most probable first; none when its encoder has no classifier."""
+    with connection.cursor(row_factory=class_row(Label)) as cursor:
+        cursor.execute(
+            "select rank, label, probability from labels where encoder = %s and image_id = %s order by rank",
+            [encoder, image.id],
+        )
+        return cursor.fetchall()
 
 
 def _neighbours(connection: Connection, call: str, arguments: Sequence[object]) -> list[Neighbour]:

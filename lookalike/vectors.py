@@ -70,7 +70,11 @@ def store_vectors(
     stored = [image for (image,) in connection.execute(statements["merge_vectors"])]
     if vectors.labels is not None:
         _store_labels(
-            connection, encoder, vectors.image_ids, vectors.labels, np.isin(vectors.image_ids, stored)
+            connection,
+            encoder,
+            vectors.image_ids,
+            vectors.labels,
+            np.isin(vectors.image_ids, np.array(stored, np.int64)),
         )
 
 

@@ -35,7 +35,8 @@ def classify_picture(
     classes = encoder.encode(_pixels(url, protocol, encoder.preprocessing, settings)).classes
     if classes is None:
         raise EncoderError(f"{encoder_name} has no classifier")
-    return classes[0]
+    best: NDArray[np.float32] = classes[0]
+    return best
 
 
 def _pixels(

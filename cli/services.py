@@ -1,0 +1,55 @@
+"""`lookalike services` and `lookalike migrate`: the embedded servers and the schema."""
+
+import typer
+
+from cli import output
+from cli.options import Json
+from cli.session import open_session
+from lookalike import services
+from lookalike.migrate import migrate as apply_migrations
+from lookalike.settings import load_settings
+
+services_app = typer.Typer(help="The embedded Postgres and Valkey.", no_args_is_help=True)
+
+
+@services_app.command("up")
+def services_up(as_json: Json = False) -> None:
+    """Starts the embedded services that are not running, and migrates their database."""
+    session = open_session()
+    if as_json:
+        output.print_json(services.status(session.settings))
+    else:
+        _print_services()
+
+
+@services_app.command("down")
+def services_down() -> None:
+    """Stops the embedded services. Their data stay."""
+    services.down(load_settings())
+
+
+@services_app.command("status")
+def services_status(as_json: Json = False) -> None:
+    """Shows whether the embedded services run."""
+    if as_json:
+        output.print_json(services.status(load_settings()))
+    else:
+        _print_services()
+
+
+def _print_services() -> None:
+    rows = [
+        (s.name, "running" if s.running else "stopped", s.pid, s.version, s.folder, s.detail)
+        for s in services.status(load_settings())
+    ]
+    output.print_table("", ("service", "state", "pid", "version", "data", ""), rows)
+
+
+def migrate(as_json: Json = False) -> None:
+    """Brings the database to this version of lookalike. Safe to repeat and to run twice at once."""
+    settings = load_settings()
+    applied = apply_migrations(services.up(settings).database_url)
+    if as_json:
+        output.print_json({"applied": applied})
+    else:
+        print("\n".join(f"applied {name}" for name in applied) or "nothing to apply")

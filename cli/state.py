@@ -1,0 +1,127 @@
+"""`lookalike status`, `audit`, `failures` and `retry`: what is done, what is not, and why."""
+
+from typing import Annotated, Any
+
+import typer
+
+from cli import output
+from cli.options import Encoder, Json
+from cli.session import open_session
+from lookalike import books, search
+from lookalike.reasons import Reason
+
+
+def status(as_json: Json = False) -> None:
+    """Shows for each encoder what is registered, done, failed (and why) and open, and how fast it goes."""
+    session = open_session()
+    shown: dict[str, Any] = {}
+    with session.connect() as connection:
+        for name in books.encoder_names(connection):
+            counted = books.count_books(connection, name)
+            speed = books.count_last_minute(connection, name) / 60
+            shown[name] = {
+                **as_dict(counted),
+                "failures": books.count_reasons(connection, name),
+                "images_per_second": round(speed, 2),
+                "seconds_left": round(counted.open / speed) if speed and counted.open else None,
+                "chunks": [
+                    {"lane": lane, "state": state, "chunks": count}
+                    for lane, state, count in books.count_chunks(connection, name)
+                ],
+            }
+    if as_json:
+        output.print_json({"encoders": shown})
+        return
+    for name, one in shown.items():
+        output.print_table(
+            name, ("registered", "done", "failed", "open", "lost", "complete", "images/s", "seconds left"),
+            [[one[c] for c in ("registered", "done", "failed", "open", "lost")]
+             + ["yes" if one["complete"] else "no", one["images_per_second"], one["seconds_left"]]],
+        )  # fmt: skip
+        if one["failures"]:
+            output.print_table("", ("reason", "images"), one["failures"].items())
+        if one["chunks"]:
+            output.print_table(
+                "", ("lane", "state", "chunks"), [list(chunk.values()) for chunk in one["chunks"]]
+            )
+
+
+def as_dict(counted: books.Books) -> dict[str, Any]:
+    return {
+        "registered": counted.registered,
+        "done": counted.done,
+        "failed": counted.failed,
+        "open": counted.open,
+        "lost": counted.lost,
+        "complete": counted.complete,
+    }
+
+
+def print_books(encoder: str, counted: books.Books, reasons: dict[str, int]) -> None:
+    state = "complete" if counted.complete else "NOT complete"
+    output.console.print(
+        f"{encoder}: {counted.registered:,} registered = {counted.done:,} done + {counted.failed:,} failed"
+        f" + {counted.open:,} open: {state}",
+        highlight=False,
+    )
+    if reasons:
+        output.print_table("", ("reason", "images"), reasons.items())
+
+
+def audit(encoder: Encoder = None, as_json: Json = False) -> None:
+    """Proves in SQL that the books balance; exit code 1 where they do not."""
+    session = open_session()
+    with session.connect() as connection:
+        names = [encoder] if encoder else books.encoder_names(connection)
+        found = {name: books.audit(connection, name) for name in names}
+        counted = {name: books.count_books(connection, name) for name in names}
+    sound = all(finding.count == 0 for findings in found.values() for finding in findings)
+    if as_json:
+        output.print_json(
+            {"balanced": sound, "encoders": {n: {**as_dict(counted[n]), "findings": found[n]} for n in names}}
+        )
+    else:
+        for name in names:
+            print_books(name, counted[name], {})
+            output.print_table("", ("check", "rows"), [(f.check, f.count) for f in found[name]])
+        print("the books balance" if sound else "the books do NOT balance")
+    raise typer.Exit(0 if sound else 1)
+
+
+def failures(
+    reason: Annotated[list[Reason] | None, typer.Option(help="Only these reasons.")] = None,
+    limit: Annotated[int, typer.Option(min=1)] = 100,
+    encoder: Encoder = None,
+    as_json: Json = False,
+) -> None:
+    """Lists failed images with their reasons, the latest first."""
+    with open_session().connect() as connection:
+        chosen = encoder or search.active_encoder(connection)
+        rows = books.list_failures(connection, chosen, reason, limit)
+    if as_json:
+        output.print_json({"encoder": chosen, "failures": rows})
+    else:
+        output.print_table(
+            "", ("image", "reason", "detail", "tries", "address"),
+            [(f.image, f.reason, f.detail, f.attempts, f.url) for f in rows],
+        )  # fmt: skip
+
+
+def retry(
+    keys: Annotated[list[str] | None, typer.Argument(help="Images to try again.")] = None,
+    reason: Annotated[list[Reason] | None, typer.Option(help="All images with these reasons.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All failed images.")] = False,
+    encoder: Encoder = None,
+    as_json: Json = False,
+) -> None:
+    """Makes failed images pending again."""
+    if not (keys or reason or everything):
+        raise typer.BadParameter("name images, a --reason, or --all")
+    session = open_session()
+    with session.connect() as connection:
+        chosen = encoder or search.active_encoder(connection)
+        count = books.retry(connection, chosen, session.settings.chunk_size, reason or None, keys or None)
+    if as_json:
+        output.print_json({"encoder": chosen, "retried": count})
+    else:
+        print(f"{count} images are pending again; `lookalike run` or a worker takes them up")

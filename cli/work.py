@@ -1,0 +1,95 @@
+"""`lookalike demo`, `run`, `add`, `orchestrate` and `worker`: what gets images embedded."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import output
+from cli.options import Json, Sources
+from cli.session import ensure_encoder, log_to_terminal, open_session
+from cli.state import as_dict, print_books
+from lookalike import books
+from lookalike.settings import load_settings
+
+
+def add(
+    sources: Sources = None,
+    dry_run: Annotated[bool, typer.Option(help="Register nothing; list what would be.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Registers the images of one or more sources. Can be stopped and repeated at any moment."""
+    from cli.add import dry_run as list_sources
+    from cli.add import register_sources
+
+    if not sources:
+        raise typer.BadParameter("name at least one source")
+    if dry_run:
+        list_sources(sources, load_settings(), as_json)
+    else:
+        register_sources(open_session(), sources, as_json)
+
+
+def orchestrate() -> None:
+    """Runs the orchestrator: leases chunks, hands them to the workers, sweeps. Ends on SIGTERM or Ctrl-C."""
+    from lookalike.queue import Broker, make_app
+    from orchestrator import dispatch
+
+    log_to_terminal()
+    session = open_session()
+    with session.connect() as connection:
+        ensure_encoder(session, connection)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    broker = Broker(session.endpoints.broker_url)
+    dispatch.run(
+        session.settings,
+        session.connect,
+        make_app(session.endpoints.broker_url, session.settings.encoder),
+        broker,
+        stop,
+    )
+    broker.close()
+
+
+def worker(
+    leash: Annotated[bool, typer.Option(hidden=True, help="End when standard input closes.")] = False,
+) -> None:
+    """Runs a Celery worker with the right pool and options. SIGTERM lets it finish what it holds."""
+    from cli.worker import run_worker
+
+    run_worker(leash)
+
+
+def run(
+    sources: Sources = None,
+    as_json: Json = False,
+) -> None:
+    """Does the whole job on one machine: services, add, orchestrator and worker, until nothing is left to do.
+
+    Ctrl-C is safe; a second run resumes, with or without the sources.
+    """
+    from cli import run as running
+
+    log_to_terminal(30)
+    session = open_session()
+    result, intake = running.run(session, sources or [], quiet=as_json)
+    with session.connect() as connection:
+        reasons = books.count_reasons(connection, session.settings.encoder)
+    if as_json:
+        output.print_json({**as_dict(result), "failures": reasons, "refused": dict(intake.refused)})
+    else:
+        print_books(session.settings.encoder, result, reasons)
+    raise typer.Exit(0 if result.complete else 1)
+
+
+def demo(
+    images: Annotated[Path | None, typer.Option(help="Another folder of photographs.")] = None,
+) -> None:
+    """Does the main job end to end on bundled photographs, and writes a contact sheet picture."""
+    from cli.demo import run_demo
+
+    run_demo(open_session(), images)
