@@ -39,7 +39,7 @@ def services_status(as_json: Json = False) -> None:
 
 def _print_services() -> None:
     rows = [
-        (s.name, "running" if s.running else "stopped", s.pid, s.version, s.folder, s.detail)
+        (s.name, "running" if s.running else "stopped", s.pid and str(s.pid), s.version, s.folder, s.detail)
         for s in services.status(load_settings())
     ]
     output.print_table("", ("service", "state", "pid", "version", "data", ""), rows)

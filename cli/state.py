@@ -1,5 +1,6 @@
 """`lookalike status`, `audit`, `failures` and `retry`: what is done, what is not, and why."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -8,6 +9,7 @@ from cli import output
 from cli.options import Encoder, Json
 from cli.session import open_session
 from lookalike import books, search
+from lookalike.limits import list_workers
 from lookalike.reasons import Reason
 
 
@@ -19,6 +21,7 @@ def status(as_json: Json = False) -> None:
         for name in books.encoder_names(connection):
             counted = books.count_books(connection, name)
             speed = books.count_last_minute(connection, name) / 60
+            workers = list_workers(connection, name)
             shown[name] = {
                 **as_dict(counted),
                 "failures": books.count_reasons(connection, name),
@@ -27,6 +30,10 @@ def status(as_json: Json = False) -> None:
                 "chunks": [
                     {"lane": lane, "state": state, "chunks": count}
                     for lane, state, count in books.count_chunks(connection, name)
+                ],
+                "workers": [
+                    {**asdict(one), "images_per_second": round(one.images_per_second, 2), "limit": one.limit}
+                    for one in workers
                 ],
             }
     if as_json:
@@ -44,6 +51,30 @@ def status(as_json: Json = False) -> None:
             output.print_table(
                 "", ("lane", "state", "chunks"), [list(chunk.values()) for chunk in one["chunks"]]
             )
+        if one["workers"]:
+            print_workers(one["workers"])
+
+
+def print_workers(workers: list[dict[str, Any]]) -> None:
+    """Shows how busy the stages of each worker are, and in words what limits it."""
+    stages = ("fetch", "decode", "encode", "store")
+    output.print_table(
+        "",
+        (
+            "worker",
+            "device",
+            "images/s",
+            *(f"{stage} busy" for stage in stages),
+            "batch fill",
+            "it waits for",
+        ),
+        [
+            [w["name"], w["device"], w["images_per_second"]]
+            + [f"{w[f'{stage}_busy']:.0%}" for stage in stages]
+            + [f"{w['batch_fill']:.0%}", w["limit"]]
+            for w in workers
+        ],
+    )
 
 
 def as_dict(counted: books.Books) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What limits each worker, in words: the stage whose threads have no time left, or the lack of work."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import psycopg
@@ -56,6 +56,30 @@ class WorkerState:
             if getattr(self, f"{stage}_busy") >= SATURATED:
                 return SENTENCES[stage]
         return "work: chunks come too slowly, look at LOOKALIKE_WINDOW and at the orchestrator"
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a worker says of itself with a heartbeat; the fields are those of WorkerState, `period` in seconds."""
+
+    name: str
+    encoder: str
+    device: str
+    batch_size: int
+    started_at: datetime
+    period: float
+    images: int
+    seconds: float
+    fetch_busy: float
+    decode_busy: float
+    encode_busy: float
+    store_busy: float
+    batch_fill: float
+
+
+def record_beat(connection: psycopg.Connection[tuple[object, ...]], beat: Beat) -> None:
+    """Replaces what the worker said before."""
+    connection.execute(QUERIES["beat"], asdict(beat))
 
 
 def list_workers(connection: psycopg.Connection[tuple[object, ...]], encoder: str) -> list[WorkerState]:
