@@ -30,6 +30,7 @@ HOST = "127.0.0.1"
 # that keeps calling a stopped server on a port of that range may get connected to itself and hold the port.
 PORTS = range(15_000, 32_000)
 START_SECONDS = 600  # crash recovery of a large archive; a server that dies is noticed at once
+PORT_SECONDS = 5.0
 RETRY_SECONDS = 30
 
 
@@ -119,6 +120,10 @@ class Server(ABC):
         """Returns None when the server answers, or what it logged before it died."""
         logged = self.log.stat().st_size if self.log.exists() else 0
         self.prepare()
+        # The children of a killed server hold its port for a moment longer.
+        until = time.monotonic() + PORT_SECONDS
+        while not _is_free(self.port) and time.monotonic() < until:
+            time.sleep(0.05)
         if not _is_free(self.port):
             self._remember(port=_free_port())
         if self._wait(daemons.launch(self.command(), self.folder, self.log, self.account)):

@@ -123,6 +123,8 @@ class Lookalike:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                # A test run in the background ignores Ctrl-C, and its children would inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
             )
         self.started.append(process)
         return process
