@@ -7,6 +7,7 @@ import typer
 
 from cli import output, search, state, work
 from cli.encoders import encoders_app
+from cli.index import index_app
 from cli.services import migrate, services_app
 from lookalike import __version__
 from lookalike.errors import LookalikeError
@@ -36,6 +37,7 @@ for command in (
     app.command()(command)
 app.add_typer(services_app, name="services")
 app.add_typer(encoders_app, name="encoders")
+app.add_typer(index_app, name="index")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,61 @@
+-- name: partitions
+-- The partitions of an encoder's table of vectors, with their rows as the statistics know them, and their code index.
+select c.relname as partition, greatest(c.reltuples, 0)::bigint as rows,
+       c.relname || '_code' as index, i.indisvalid as valid
+from encoders e
+join pg_inherits h on h.inhparent = to_regclass(format('lookalike.%%I', e.vectors))
+join pg_class c on c.oid = h.inhrelid
+left join pg_class x on x.relname = c.relname || '_code' and x.relnamespace = c.relnamespace
+left join pg_index i on i.indexrelid = x.oid
+where e.name = %(encoder)s order by c.relname
+
+-- name: analyze
+-- Brings the statistics up to date: the estimate and the planner rest on them.
+analyze {vectors}
+
+-- name: claim
+-- One build for an encoder at a time: the lock goes with its connection.
+select pg_try_advisory_lock(hashtextextended('lookalike index ' || %(encoder)s, 0))
+
+-- name: drop_index
+-- Takes an index away without blocking writes.
+drop index concurrently if exists {index}
+
+-- name: build_index
+-- Builds the index of one partition without blocking writes.
+create index concurrently {index} on {partition} using hnsw (code bit_hamming_ops) with (m = 16, ef_construction = 64)
+
+-- name: progress
+-- How far the build is that another connection runs.
+select phase, tuples_done, greatest(tuples_total, 1) as tuples_total from pg_stat_progress_create_index
+where pid = %(pid)s
+
+-- name: sample_queries
+-- Random images that have a vector.
+select v.image_id, i.key from {vectors} v join images i on i.id = v.image_id
+order by hashint8extended(v.image_id, %(seed)s) limit %(queries)s
+
+-- name: exact
+-- The distances of the true neighbours of one image, by comparing it with every vector.
+select as_distance(cosine, (select distance from encoders where name = %(encoder)s)) from (
+    select (t.v <=> (select v from {vectors} where image_id = %(image)s)) + 0 as cosine from {vectors} t
+    where t.image_id <> %(image)s order by 1 limit %(k)s) nearest
+order by cosine
+
+-- name: record_check
+-- Keeps what a check found.
+insert into index_checks (encoder, vectors, indexed, candidates, queries, recall_1, recall_10, recall_100, poor,
+                          p50_ms, p95_ms)
+select %(encoder)s, %(vectors)s, %(indexed)s, e.candidates, %(queries)s, %(recall_1)s, %(recall_10)s, %(recall_100)s,
+       %(poor)s, %(p50_ms)s, %(p95_ms)s
+from encoders e where e.name = %(encoder)s
+returning candidates, checked_at
+
+-- name: last_check
+-- The latest check of an encoder.
+select vectors, indexed, candidates, queries, recall_1, recall_10, recall_100, poor, p50_ms, p95_ms, checked_at
+from index_checks where encoder = %(encoder)s order by checked_at desc limit 1
+
+-- name: set_candidates
+-- How wide searches of the encoder look from now on.
+update encoders set candidates = %(candidates)s where name = %(encoder)s
