@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo check test bench clean
+.PHONY: install demo check test bench bench-worker clean
 
 install: .venv/.installed
 
@@ -35,6 +35,10 @@ test: .venv/.installed-dev
 
 bench: .venv/.installed-dev
 	$(BIN)/python -m bench $(ARGS)
+
+# IMG2DATASET=/path/to/python of an environment with img2dataset 1.47 measures that beside the data path.
+bench-worker: .venv/.installed-dev
+	IMG2DATASET="$(IMG2DATASET)" $(BIN)/python -m bench fidelity worker datapath devices memory workers
 
 clean:
 	-$(BIN)/lookalike services down

@@ -1,18 +1,27 @@
-"""`python -m bench [worker|ledger|store …]`: runs the named benchmarks, or all, on services of their own."""
+"""`python -m bench [NAME …]`: runs the named benchmarks, or all that are quick, on services of their own."""
 
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from bench import ledger, store, worker
+from bench import datapath, fidelity, ledger, memory, store, worker
 from bench.services import bench_services
 
-BENCHES = {"worker": worker.run, "ledger": ledger.run, "store": store.run}
+QUICK = {"worker": worker.run, "ledger": ledger.run, "store": store.run}
+# What `make bench-worker` runs as well; takes a quarter of an hour.
+SLOW = {
+    "fidelity": fidelity.run,
+    "datapath": datapath.run,
+    "devices": datapath.feed_devices,
+    "memory": memory.run,
+    "workers": worker.run_several,
+}
+BENCHES = QUICK | SLOW
 
 
 def main() -> None:
-    names = sys.argv[1:] or list(BENCHES)
+    names = sys.argv[1:] or list(QUICK)
     unknown = set(names) - set(BENCHES)
     if unknown:
         sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(BENCHES)}")

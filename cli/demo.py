@@ -60,7 +60,7 @@ def run_demo(session: Session, folder: Path | None = None) -> None:
         sheet = home / "contact-sheet.png"
         with session.connect() as connection:
             rows = [
-                (key, search.similar(connection, key, NEIGHBOURS))
+                (key, search.similar(connection, key, NEIGHBOURS, encoder=session.settings.encoder))
                 for key in (f"demo/{name}/original.jpg" for name in shown)
             ]
             write_sheet(sheet, rows, connection, session.settings)

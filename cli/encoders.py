@@ -1,6 +1,7 @@
-"""`lookalike encoders`: the networks that vectors are made with."""
+"""`lookalike encoders`: the networks that vectors are made with. Only `fingerprint` loads one."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -8,21 +9,23 @@ from cli import output
 from cli.options import Json
 from cli.session import open_session
 from lookalike import archive, books
-from lookalike.encoders import ENCODERS, find_encoder
+from lookalike.encoders import ENCODERS, EncoderSpec, find_encoder
 
 encoders_app = typer.Typer(help="The networks that vectors are made with.", no_args_is_help=True)
+
+# Of the SHA-256 of weights, as in the names of torchvision's files.
+_DIGITS = 8
 
 
 @encoders_app.command("list")
 def encoders_list(as_json: Json = False) -> None:
-    """Lists the encoders that lookalike knows, and which of them this archive keeps."""
-    with open_session().connect() as connection:
+    """Lists the encoders that lookalike knows, what they do on this machine, and which this archive keeps."""
+    session = open_session()
+    with session.connect() as connection:
         kept = books.encoder_names(connection)
     rows = [
         {
-            "name": spec.name,
-            "dimension": spec.dimension,
-            "licence": spec.licence,
+            **describe(spec, session.settings.home, session.settings.weights_dir),
             "in_archive": spec.name in kept,
             "active": kept[:1] == [spec.name],
         }
@@ -30,12 +33,46 @@ def encoders_list(as_json: Json = False) -> None:
     ]
     if as_json:
         output.print_json({"encoders": rows})
-    else:
-        output.print_table("", tuple(rows[0]), [tuple(_yes(value) for value in row.values()) for row in rows])
+        return
+    output.print_table(
+        "", ("name", "dimension", "licence", "weights", "on this machine", "images/s", "in archive", "active"),
+        [
+            (
+                row["name"], row["dimension"], row["licence"], row["digest"][:_DIGITS], _yes(row["on_machine"]),
+                f"{row['images_per_second']:.0f}" if row["images_per_second"] else "",
+                _yes(row["in_archive"]), _yes(row["active"]),
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
 
 
-def _yes(value: object) -> object:
-    return {True: "yes", False: ""}.get(value, value) if isinstance(value, bool) else value
+def describe(spec: EncoderSpec, home: Path, weights_dir: Path | None) -> dict[str, Any]:
+    """What is known of an encoder without loading it. `digest` is as much as is known of its weights' SHA-256."""
+    from workers.measurements import latest
+    from workers.weights import locate_weights, promised_digest
+
+    path = locate_weights(spec, weights_dir)
+    setup, measured = latest(home, spec.name) or (None, None)
+    return {
+        "name": spec.name,
+        "dimension": spec.dimension,
+        "licence": spec.licence,
+        "distance": spec.distance,
+        "classifies": spec.classifies,
+        "weights": spec.weights,
+        "digest": measured.weights_digest if measured else promised_digest(spec.weights),
+        "on_machine": path is not None,
+        "path": path,
+        "images_per_second": measured and measured.images_per_second,
+        "batch_size": measured and measured.batch_size,
+        "device": setup and setup.device,
+        "runtime": setup and setup.runtime,
+    }
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else ""
 
 
 @encoders_app.command("add")

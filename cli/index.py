@@ -34,7 +34,7 @@ def index_build(
     wanted = memory << 20 or planned.memory_bytes
     if wanted > available:
         output.errors.print(
-            f"its graph wants {wanted >> 20:,} MB, this machine has {available >> 20:,} MB free for it"
+            f"its graph wants {wanted >> 20:,} MB, it may have {available >> 20:,} MB"
         )
     output.errors.print(
         f"{planned.rows:,} vectors: about {planned.core_seconds:,.0f} s of one core, {wanted >> 20:,} MB of memory for"
@@ -58,9 +58,9 @@ def index_build(
 
 
 def _memory_limit(session: Session) -> int:
-    """Bytes that a build may take: half of what is free here, or, for a server elsewhere, what it was told to use."""
+    """Bytes that a build may take: a quarter of this machine's, or, for a server elsewhere, what it was told to use."""
     if session.settings.database_url is None:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
     with session.connect() as connection:
         row = connection.execute(
             "select greatest(pg_size_bytes(current_setting('maintenance_work_mem')),"

@@ -8,9 +8,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import psycopg
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,11 +23,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+from tenacity import Retrying, before_sleep_log, retry_if_exception_type, wait_random_exponential
 
 from cli.output import errors
 from cli.session import Session, ensure_encoder
 from lookalike import books
 from lookalike.books import Books
+from lookalike.database import Connection, describe
 from lookalike.errors import ServiceError
 from lookalike.queue import Broker, make_app
 from orchestrator import dispatch
@@ -49,10 +52,12 @@ class WorkerProcess:
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # Its own session: Ctrl-C reaches us alone. Its standard input is the leash: it ends when we end.
+        # Its own session: Ctrl-C reaches us alone. Its standard input is the leash: it ends when we end. Its modules
+        # never come from the working directory, which may hold a folder `cli` or a file `queue.py` of somebody else's.
         with self._log_file.open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", "cli.main", "worker", "--leash"],
+                env={**os.environ, "PYTHONSAFEPATH": "1"},
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -88,6 +93,31 @@ class WorkerProcess:
             self._process.wait()
 
 
+class Counter:
+    """Asks the ledger again and again how much is left to do; waits for a database that is away."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._connection: Connection | None = None
+
+    def left(self) -> int:
+        """Images in unfinished chunks."""
+        for attempt in Retrying(
+            retry=retry_if_exception_type((ServiceError, psycopg.OperationalError)),
+            wait=wait_random_exponential(0.5, max=10),
+            before_sleep=before_sleep_log(log, logging.WARNING),
+        ):
+            with attempt:
+                if self._connection is None or self._connection.closed:
+                    self._connection = self._session.connect()
+                return books.count_left(self._connection, self._session.settings.encoder)
+        raise AssertionError("tenacity returns or raises")
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
 class SpeedColumn(ProgressColumn):
     """Images per second, over the last half minute."""
 
@@ -106,24 +136,35 @@ def run(session: Session, sources: Sequence[str], quiet: bool = False) -> tuple[
     failed: list[Exception] = []
     with session.connect() as connection:
         ensure_encoder(session, connection)
-        with dispatching(session), working(session) as worker, _progress(quiet) as progress:
-            task = progress.add_task(encoder, total=None)
-            before = books.count_images(connection)
-            reading = threading.Thread(
-                target=_read_sources, args=(session, sources, intake, failed), daemon=True
-            )
-            reading.start()
-            left = 0
-            while reading.is_alive() or left or not books.is_finished(connection, encoder):
-                worker.watch()
-                left, previous = books.count_left(connection, encoder), left
-                if left < previous:
-                    worker.alive()
-                total = before + intake.registered.new
-                progress.update(task, total=total, completed=max(0, total - left))
-                time.sleep(POLL_SECONDS)
-        if failed:
-            raise failed[0]
+        before = books.count_images(connection)
+    with (
+        dispatching(session) as broken,
+        working(session) as worker,
+        closing(Counter(session)) as counter,
+        _progress(quiet) as progress,
+    ):
+        task = progress.add_task(encoder, total=None)
+        reading = threading.Thread(target=_read_sources, args=(session, sources, intake, failed), daemon=True)
+        reading.start()
+        left = 0
+        is_reading = True
+        while is_reading or left:
+            worker.watch()
+            if broken:
+                raise broken[0]
+            # In this order: what is registered last is counted.
+            is_reading = reading.is_alive()
+            since = time.monotonic()
+            left, previous = counter.left(), left
+            if left < previous:
+                worker.alive()
+            total = before + intake.registered.new
+            progress.update(task, total=total, completed=max(0, total - left))
+            # In a large archive counting takes a while: it must not be all that the database does.
+            time.sleep(max(POLL_SECONDS, 4 * (time.monotonic() - since)))
+    if failed:
+        raise failed[0]
+    with session.connect() as connection:
         return books.count_books(connection, encoder), intake
 
 
@@ -135,22 +176,31 @@ def _read_sources(session: Session, sources: Sequence[str], intake: Intake, fail
                 take_in(
                     connection, open_source(source, session.settings), session.settings.chunk_size, intake
                 )
+    except psycopg.OperationalError as error:
+        said = describe(error, session.endpoints.database_url)
+        failed.append(ServiceError(f"the sources were not read to their end, run it again: {said}"))
     except Exception as error:  # handed to the main thread, which raises it
         failed.append(error)
 
 
 @contextmanager
-def dispatching(session: Session) -> Iterator[None]:
-    """An orchestrator in a thread, for the time of the block."""
+def dispatching(session: Session) -> Iterator[list[Exception]]:
+    """An orchestrator in a thread, for the time of the block; yields where it puts the error that ended it."""
+    broken: list[Exception] = []
     stop = threading.Event()
     app = make_app(session.endpoints.broker_url, session.settings.encoder)
     broker = Broker(session.endpoints.broker_url)
-    thread = threading.Thread(
-        target=dispatch.run, args=(session.settings, session.connect, app, broker, stop), daemon=True
-    )
+
+    def orchestrate() -> None:
+        try:
+            dispatch.run(session.settings, session.connect, app, broker, stop)
+        except Exception as error:  # handed to the main thread, which raises it
+            broken.append(error)
+
+    thread = threading.Thread(target=orchestrate, name="orchestrator", daemon=True)
     thread.start()
     try:
-        yield
+        yield broken
     finally:
         stop.set()
         thread.join(10)

@@ -39,6 +39,8 @@ def status(as_json: Json = False) -> None:
     if as_json:
         output.print_json({"encoders": shown})
         return
+    if not shown:
+        print("nothing is registered yet: lookalike add SOURCE, or lookalike run SOURCE")
     for name, one in shown.items():
         output.print_table(
             name, ("registered", "done", "failed", "open", "lost", "complete", "images/s", "seconds left"),
@@ -155,4 +157,8 @@ def retry(
     if as_json:
         output.print_json({"encoder": chosen, "retried": count})
     else:
-        print(f"{count} images are pending again; `lookalike run` or a worker takes them up")
+        print(
+            f"{count} images are pending again; `lookalike run` or a worker takes them up"
+            if count
+            else "no failed image matches: see `lookalike failures`"
+        )

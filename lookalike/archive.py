@@ -26,8 +26,9 @@ def add_encoder(connection: Connection, spec: EncoderSpec, chunk_size: int) -> b
         return False
     calibration = make_calibration(spec.name, spec.dimension)
     with connection.transaction():
-        # Against registration: no image may slip between the chunks of its batch and those of the new encoder.
-        connection.execute("lock table encoders in access exclusive mode")
+        # Against registration, which locks the rows it reads: no image may slip between the chunks of its batch and
+        # those of the new encoder. Searches only read, and go on.
+        connection.execute("lock table encoders in exclusive mode")
         if is_added(connection, spec.name):
             return False
         connection.execute(

@@ -111,13 +111,22 @@ def count_images(connection: Connection) -> int:
 
 
 def audit(connection: Connection, encoder: str) -> list[Finding]:
-    """Proves in SQL that the books of one encoder balance; each finding with a count above 0 breaks them."""
+    """Proves in SQL that the books of one encoder balance; each finding with a count above 0 breaks them.
+
+    All checks see the same moment, whatever is registered and finished meanwhile.
+    """
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        return _audit(connection, encoder)
+
+
+def _audit(connection: Connection, encoder: str) -> list[Finding]:
     vectors = _vectors_table(connection, encoder)
     books = count_books(connection, encoder)
     counted = books.done + books.failed + books.open + books.lost
     findings = [
         Finding("images with neither vector, failure nor open chunk", books.lost),
-        Finding("images counted twice or not at all", abs(books.registered - counted)),
+        Finding("images counted twice or not at all", abs(count_images(connection) - counted)),
     ]
     for check, query in (
         ("vectors of images that are not registered", "stray_vectors"),
@@ -133,7 +142,8 @@ def audit(connection: Connection, encoder: str) -> list[Finding]:
 def list_failures(
     connection: Connection, encoder: str, reasons: Sequence[Reason] | None = None, limit: int = 100
 ) -> list[FailedImage]:
-    """Failed images, the latest first."""
+    """Failed images, the latest first. Raises UnknownEncoderError."""
+    _vectors_table(connection, encoder)
     with connection.cursor(row_factory=class_row(FailedImage)) as cursor:
         return cursor.execute(
             QUERIES["failures"],
@@ -148,7 +158,11 @@ def retry(
     reasons: Sequence[Reason] | None = None,
     keys: Sequence[str] | None = None,
 ) -> int:
-    """Makes failed images pending again, those of these reasons and keys (None: all). Returns how many."""
+    """Makes failed images pending again, those of these reasons and keys (None: all). Returns how many.
+
+    Raises UnknownEncoderError.
+    """
+    _vectors_table(connection, encoder)
     with connection.transaction(), connection.cursor(row_factory=scalar_row) as cursor:
         ids: list[int] = cursor.execute(
             QUERIES["retry"],

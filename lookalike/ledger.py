@@ -119,7 +119,8 @@ def register(
     """Registers a batch of images and the chunks that cover them, in one transaction.
 
     Idempotent: an image announced again with nothing new is counted as unchanged and not written. Within a batch the
-    last announcement of a key wins. Every encoder of the archive gets its own chunks.
+    last announcement of a key wins. Every encoder of the archive gets its own chunks. An image that failed is tried
+    again when its address has changed.
     """
     batch = {image.key: image for image in images}
     if not batch:
@@ -131,18 +132,30 @@ def register(
             for image in batch.values():
                 copy.write_row(row_of(image))
         rows = connection.execute(QUERIES["merge_images"]).fetchall()
-        ids = sorted(int(str(row[0])) for row in rows if row[2])
-        for (encoder,) in connection.execute("select name from encoders").fetchall():
-            insert_chunks(connection, str(encoder), lane, ids, chunk_size)
+        embed = {int(str(row[0])) for row in rows if row[2]}
+        moved = [row[0] for row in rows if row[3] and not row[1]]
+        # Locked, so that no encoder is added until this is committed; see archive.add_encoder.
+        for (encoder,) in connection.execute("select name from encoders for key share").fetchall():
+            ids = embed | _reopen_failures(connection, str(encoder), moved)
+            insert_chunks(connection, str(encoder), lane, sorted(ids), chunk_size)
     new = sum(1 for row in rows if row[1])
     changed = len(rows) - new
     return Registered(new, changed, len(batch) - len(rows))
+
+
+def _reopen_failures(connection: Connection, encoder: str, moved: Sequence[object]) -> set[int]:
+    if not moved:
+        return set()
+    rows = connection.execute(QUERIES["reopen_failures"], {"encoder": encoder, "ids": moved})
+    return {int(str(image)) for (image,) in rows}
 
 
 def insert_chunks(
     connection: Connection, encoder: str, lane: Lane, ids: Sequence[int], chunk_size: int
 ) -> None:
     """Covers sorted ids with chunks: a range where it names nothing else, a list where it would."""
+    if not ids:
+        return
     pieces = [ids[start : start + chunk_size] for start in range(0, len(ids), chunk_size)]
     ranged = [piece[-1] - piece[0] + 1 == len(piece) for piece in pieces]
     connection.execute(
@@ -212,8 +225,9 @@ def finish(
     Raises LostLeaseError, and stores nothing, when the lease is no longer ours.
     """
     attempts = chunk.attempts + 1
-    again = [f for f in failures if f.reason.transient and attempts < policy.tries]
-    final = [f for f in failures if f not in again]
+    may_repeat = attempts < policy.tries
+    again = [f for f in failures if f.reason.transient and may_repeat]
+    final = [f for f in failures if not (f.reason.transient and may_repeat)]
     with connection.transaction():
         claim = {"chunk": chunk.lease.chunk, "lease": chunk.lease.lease}
         if connection.execute(QUERIES["finish"], claim).rowcount == 0:
@@ -222,7 +236,12 @@ def finish(
         store_vectors(connection, chunk.encoder, table, vectors)
         if len(vectors):
             connection.execute(
-                QUERIES["delete_failures"], {"encoder": chunk.encoder, "ids": vectors.image_ids.tolist()}
+                QUERIES["delete_failures"],
+                {
+                    "encoder": chunk.encoder,
+                    "ids": vectors.image_ids.tolist(),
+                    "revisions": vectors.revisions.tolist(),
+                },
             )
         if final:
             _insert_failures(connection, chunk.encoder, table, final, attempts)
@@ -281,13 +300,14 @@ def _vectors_table(connection: Connection, encoder: str) -> sql.Identifier:
     return sql.Identifier(str(row[0]))
 
 
-def claim_worker_name(connection: Connection, host: str) -> str:
+def claim_worker_name(connection: Connection, host: str, before: str | None = None) -> str:
     """Returns a name that no living worker has, `host.1`, `host.2`, …; held as long as the connection lives.
 
-    A worker that starts anew after a crash thereby gets its predecessor's name, and finds what that one held.
+    A worker that starts anew after a crash thereby gets its predecessor's name, and finds what that one held. A worker
+    that only lost its connection keeps the name that it had `before`, unless somebody has taken it.
     """
-    for number in itertools.count(1):
-        name = f"{host}.{number}"
+    numbered = (f"{host}.{number}" for number in itertools.count(1))
+    for name in itertools.chain([before] if before else [], numbered):
         row = connection.execute(QUERIES["claim_name"], {"name": name}).fetchone()
         assert row is not None
         if row[0]:
@@ -300,6 +320,9 @@ def claim_worker_name(connection: Connection, host: str) -> str:
 
 def sweep(connection: Connection, worker: str | None = None) -> Swept:
     """Gives expired leases back. A chunk that crashed two workers is halved; one image that crashed three is dead.
+
+    A crash of a worker counts for every chunk that it held. Only in the suspect lane, where a worker holds nothing
+    else, does it prove anything: whatever crashed twice goes there, and an image can die nowhere else.
 
     With `worker`, also takes back what a worker of this name held: it has just started anew, so it crashed before.
     """
@@ -337,8 +360,19 @@ def _crash(connection: Connection, row: dict[str, object]) -> list[int]:
         )
         connection.execute(QUERIES["retire"], {"chunk": row["id"], "state": "dead"})
         return [ids[0]]
-    connection.execute(QUERIES["crash"], {"chunk": row["id"]})
+    connection.execute(QUERIES["crash"], {"chunk": row["id"], "alone": CRASHES_BEFORE_SPLIT})
     return []
+
+
+def prolong_queued(connection: Connection, encoder: str, lane: Lane, waiting: int, seconds: float) -> None:
+    """Keeps the leases of a lane's queued chunks alive while `waiting` messages in the broker cover them all.
+
+    Otherwise a lane without workers would expire and be published again and again, and fill the broker.
+    """
+    connection.execute(
+        QUERIES["prolong_queued"],
+        {"encoder": encoder, "lane": lane, "waiting": waiting, "seconds": seconds},
+    )
 
 
 def give_back_queued(connection: Connection, encoder: str | None, lane: Lane | None, remaining: float) -> int:

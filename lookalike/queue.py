@@ -6,15 +6,32 @@ waits in the queue of its encoder and lane, so that workers with different netwo
 
 from collections.abc import Iterable
 
+import kombu.transport.redis
 import redis
 from celery import Celery
 from kombu import Queue
+from kombu.transport.virtual import QoS
 
 from lookalike.ledger import LANES, Lane, Lease
 
 TASK = "lookalike.embed"
 # Present in the broker as long as its data are; when it is gone, so are the messages.
 SENTINEL = "lookalike:sentinel"
+
+
+class PatientQoS(kombu.transport.redis.QoS):  # type: ignore[misc]  # kombu has no types
+    """Counts a message as done also when the broker cannot be told.
+
+    kombu's own keeps it for ever then: a worker that is busy in all threads while the broker restarts would never take
+    another message, and never look at its connection again.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)
+        except Exception:
+            QoS.ack(self, delivery_tag)
+            raise
 
 
 def queue_name(encoder: str, lane: Lane) -> str:
@@ -24,6 +41,8 @@ def queue_name(encoder: str, lane: Lane) -> str:
 
 def make_app(broker_url: str, encoder: str) -> Celery:
     """Returns the Celery application that orchestrator and workers share. Does not connect."""
+    # For all forms of its addresses: redis, rediss, redis+socket and sentinel.
+    kombu.transport.redis.Channel.QoS = PatientQoS
     app = Celery("lookalike", broker=broker_url)
     app.conf.update(
         # In the order of LANES, which is the order that "priority" below serves them in.
@@ -59,13 +78,14 @@ def make_app(broker_url: str, encoder: str) -> Celery:
 
 def publish(app: Celery, encoder: str, lane: Lane, claims: Iterable[Lease]) -> None:
     """Sends a message for each leased chunk. An error is ambiguous; the sweep repairs what was not sent."""
-    name = queue_name(encoder, lane)
+    # The queue itself and not its name: an application declares only those of its own encoder.
+    queue = Queue(queue_name(encoder, lane), routing_key=queue_name(encoder, lane))
     with app.producer_pool.acquire(block=True, timeout=10) as producer:
         for claim in claims:
             app.send_task(
                 TASK,
                 args=[claim.chunk, str(claim.lease)],
-                queue=name,
+                queue=queue,
                 producer=producer,
                 retry=False,
             )

@@ -27,6 +27,12 @@ class Settings(BaseSettings):
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1, mps"
     )
     weights_dir: Path | None = Field(None, description="folder with weight files, looked into before any hub")
+    batch_size: int = Field(
+        0, ge=0, le=4096, description="images in one pass of the network; 0: found by a short probe at start"
+    )
+    compile: bool = Field(
+        False, description="torch.compile: a minute or two at each start, then faster passes; for a GPU"
+    )
 
     chunk_size: int = Field(
         64, ge=1, le=4096, description="images in a chunk, the unit of work (256 suits a GPU)"
@@ -45,7 +51,7 @@ class Settings(BaseSettings):
     chunk_threads: int = Field(
         0, ge=0, description="chunks worked on at once by a worker; 0: 2 on CPU, 4 on a GPU"
     )
-    fetch_threads: int = Field(16, ge=1, le=256, description="images fetched at once by a worker")
+    fetch_threads: int = Field(32, ge=1, le=256, description="images fetched at once by a worker")
     decode_threads: int = Field(0, ge=0, description="images decoded at once by a worker; 0: by the cores")
     connect_timeout: float = Field(10, gt=0, description="seconds to reach a host")
     fetch_timeout: float = Field(60, gt=0, description="seconds for one image, from request to last byte")

@@ -96,7 +96,8 @@ comment on table calibrations is 'Frozen for each encoder: bit i of a code is se
 --
 --   pending -> queued -> running -> done      finished: vectors and failures were stored in the same transaction
 --      ^         |          |-----> split     crashed twice: replaced by its two halves
---      |---------|----------|-----> dead      one image that crashed three workers
+--      |         |          |-----> dead      one image that crashed three workers
+--      |---------|----------|
 --        lease expired or given back
 
 create table chunks (
@@ -133,6 +134,13 @@ create index chunks_done on chunks (encoder, done_at) where state = 'done';
 -- Chunks change state often and pages fill with dead versions: keep room for updates in place and clean up early.
 alter table chunks set (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);
 
+-- In two parts, each of which has its index: the finished chunks, nearly all of an old archive, are never read.
+create view unfinished_chunks as
+    select * from chunks where state = 'pending'
+    union all
+    select * from chunks where state in ('queued', 'running');
+comment on view unfinished_chunks is 'The chunks that are still to be done.';
+
 create table failures (
     encoder   text not null references encoders,
     image_id  bigint not null references images,
@@ -145,6 +153,7 @@ create table failures (
 );
 comment on table failures is 'Images that have no vector of an encoder, with the reason. `lookalike retry` makes them pending again.';
 create index failures_reason on failures (encoder, reason);
+create index failures_latest on failures (encoder, failed_at);
 
 -- Encoders: one table of vectors each, because a typed column is what an index needs --------------------------------------
 
@@ -201,25 +210,29 @@ declare
     vectors text;
 begin
     select e.vectors into strict vectors from lookalike.encoders e where e.name = books.encoder;
+    -- Ids of unfinished chunks as one multirange: neighbours melt together, and no image is counted twice.
     return query execute format($q$
         with unfinished as materialized (
-            select lo, hi, ids from lookalike.chunks
-            where encoder = $1 and state in ('pending', 'queued', 'running')
-        ),
-        open as materialized (
-            select i.id from unfinished u join lookalike.images i on i.id between u.lo and u.hi
-            union
-            select unnest(u.ids) from unfinished u
+            select lo, hi, ids from lookalike.unfinished_chunks where encoder = $1
+        ), open as materialized (
+            select coalesce(range_agg(piece), '{}') as ids from (
+                select int8range(lo, hi, '[]') as piece from unfinished where ids is null
+                union all
+                select int8range(id, id, '[]') from unfinished, unnest(ids) as id
+            ) as pieces
+        ), found as (
+            select i.id <@ (select ids from open) as open, v.image_id is not null as has_vector,
+                   f.image_id is not null as has_failure
+            from lookalike.images i
+            left join lookalike.%I v on v.image_id = i.id and v.revision = i.revision
+            left join lookalike.failures f on f.encoder = $1 and f.image_id = i.id and f.revision = i.revision
         )
         select count(*),
-               count(*) filter (where o.id is null and v.image_id is not null),
-               count(*) filter (where o.id is null and v.image_id is null and f.image_id is not null),
-               count(*) filter (where o.id is not null),
-               count(*) filter (where o.id is null and v.image_id is null and f.image_id is null)
-        from lookalike.images i
-        left join open o on o.id = i.id
-        left join lookalike.%I v on v.image_id = i.id and v.revision = i.revision
-        left join lookalike.failures f on f.encoder = $1 and f.image_id = i.id and f.revision = i.revision
+               count(*) filter (where not open and has_vector),
+               count(*) filter (where not open and not has_vector and has_failure),
+               count(*) filter (where open),
+               count(*) filter (where not open and not has_vector and not has_failure)
+        from found
     $q$, vectors) using books.encoder;
 end $$;
 comment on function books is 'Counts every registered image once: done, failed, open, or lost. They balance when none is lost.';

@@ -21,12 +21,21 @@ from lookalike.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# A message leaves its queue a moment before its chunk is started; older ones without a message were lost.
+# A message leaves its queue a moment before its chunk is started; what was queued earlier and has none has lost it.
 GRACE_SECONDS = 10.0
-# Nobody may have time for a message for long; it still waits in the broker.
+# A single message that was lost, while others wait in its queue, is missed after so long.
 QUEUED_SECONDS = 600.0
 SWEEP_SECONDS = 1.0
 IDLE_SECONDS = 0.1
+# What a database or broker that is away raises; InternalError: after a failover, a server that is read-only still.
+AWAY = (
+    ServiceError,
+    psycopg.OperationalError,
+    psycopg.InternalError,
+    redis.RedisError,
+    BrokerError,
+    OSError,
+)
 
 
 @dataclass
@@ -40,10 +49,8 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self._next_sweep = 0.0
-
-    def delay_sweep(self, seconds: float) -> None:
-        """Puts the next sweep off."""
-        self._next_sweep = time.monotonic() + seconds
+        # After an outage, or when we are new, leases look expired: the heartbeats get a moment to renew theirs first.
+        self._leases_count_from = time.monotonic() + self.settings.lease_seconds / 3 + 1
 
     def step(self) -> int:
         """One pass: sweep when it is time, then lease and publish. Returns the chunks published."""
@@ -64,24 +71,33 @@ class Dispatcher:
 
     def sweep(self) -> None:
         """Gives back what crashed workers held and what the broker lost."""
+        if self.broker.was_wiped():
+            lost = ledger.give_back_queued(self.connection, None, None, QUEUED_SECONDS)
+            if lost:
+                log.warning("the broker was wiped: %d chunks are published again", lost)
+        else:
+            for encoder in books.encoder_names(self.connection):
+                for lane in ledger.LANES:
+                    self._compare(encoder, lane)
+        if time.monotonic() >= self._leases_count_from:
+            self._sweep_leases()
+
+    def _compare(self, encoder: str, lane: ledger.Lane) -> None:
+        """Compares the queued chunks of a lane with the messages that wait for it."""
+        waiting = self.broker.waiting(encoder, lane)
+        if waiting:
+            ledger.prolong_queued(self.connection, encoder, lane, waiting, QUEUED_SECONDS)
+            return
+        lost = ledger.give_back_queued(self.connection, encoder, lane, QUEUED_SECONDS - GRACE_SECONDS)
+        if lost:
+            log.warning("%d messages of lane %s were lost: published again", lost, lane)
+
+    def _sweep_leases(self) -> None:
         swept = ledger.sweep(self.connection)
         if swept.crashed:
             log.warning("%d chunks came back from workers that fell silent", swept.crashed)
         for image in swept.dead:
             log.error("image %d crashed %d workers and is given up", image, ledger.CRASHES_BEFORE_DEATH)
-        if self.broker.was_wiped():
-            lost = ledger.give_back_queued(self.connection, None, None, QUEUED_SECONDS)
-            if lost:
-                log.warning("the broker was wiped: %d chunks are published again", lost)
-            return
-        for encoder in books.encoder_names(self.connection):
-            for lane in ledger.LANES:
-                if self.broker.waiting(encoder, lane) == 0:
-                    lost = ledger.give_back_queued(
-                        self.connection, encoder, lane, QUEUED_SECONDS - GRACE_SECONDS
-                    )
-                    if lost:
-                        log.warning("%d messages of lane %s were lost: published again", lost, lane)
 
 
 def run(
@@ -97,14 +113,11 @@ def run(
         try:
             with connect() as connection:
                 dispatcher = Dispatcher(settings, connection, app, broker)
-                # After an outage every lease looks expired: give the heartbeats a moment to renew theirs first.
-                if pause > IDLE_SECONDS:
-                    dispatcher.delay_sweep(settings.lease_seconds / 3 + 1)
                 while not stop.is_set():
                     if dispatcher.step() == 0:
                         stop.wait(IDLE_SECONDS)
                     pause = IDLE_SECONDS
-        except (ServiceError, psycopg.OperationalError, redis.RedisError, BrokerError, OSError) as error:
+        except AWAY as error:
             pause = min(pause * 2, 10)
             log.warning("%s; trying again in %.1f s", _first_line(error), pause)
             stop.wait(pause)

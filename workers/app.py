@@ -7,11 +7,11 @@ import logging
 from typing import Any
 from uuid import UUID
 
-from celery import Celery, signals
+from celery import Celery, Task, signals
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lookalike.errors import LookalikeError
-from lookalike.queue import TASK, make_app
+from lookalike.queue import TASK, make_app, queue_name
 from lookalike.services import up
 from lookalike.settings import Settings, load_settings
 from workers.embedder import Embedder, start_embedder
@@ -40,26 +40,32 @@ def worker_app(settings: Settings) -> Celery:
     app = make_app(endpoints.broker_url, settings.encoder)
     running: list[Embedder] = []
 
-    def embed(chunk: object, lease: object) -> None:
+    suspects = queue_name(settings.encoder, "suspect")
+
+    def embed(task: Task, chunk: object, lease: object) -> None:
         try:
             message = Message.model_validate({"chunk": chunk, "lease": lease})
         except ValidationError:
             log.warning("a message that is not ours was dropped")
             return
-        running[0].embed(message.chunk, message.lease)
+        alone = task.request.delivery_info.get("routing_key") == suspects
+        running[0].embed(message.chunk, message.lease, alone)
 
     def load(**_: Any) -> None:
         try:
             running.append(start_embedder(settings, endpoints.database_url))
         except LookalikeError as error:
-            # Celery would log any other exception of a signal and go on without an encoder.
             raise SystemExit(f"lookalike worker: {error}") from None
+        except Exception:
+            # Celery would log it and go on: a worker without an encoder, which takes messages and drops them.
+            log.exception("the worker cannot start")
+            raise SystemExit(1) from None
 
     def stop(**_: Any) -> None:
         for embedder in running:
             embedder.stop()
 
-    app.task(name=TASK)(embed)
+    app.task(name=TASK, bind=True)(embed)
     signals.worker_init.connect(load, weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)
     return app

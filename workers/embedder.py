@@ -5,7 +5,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
@@ -38,6 +39,8 @@ Result = TypeVar("Result")
 # A chunk that takes so long hangs: the process leaves, the lease expires, the chunk counts as crashed.
 WATCHDOG_SECONDS = 1800.0
 EXIT_HUNG = 70
+# A heartbeat that did not come through is tried again so soon.
+HEARTBEAT_RETRY_SECONDS = 5.0
 
 
 @dataclass
@@ -48,6 +51,42 @@ class Held:
     work: Work
     since: float = field(default_factory=time.monotonic)
     lost: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Turn:
+    """A chunk that is being worked on, or waits until it may be."""
+
+    alone: bool
+
+
+class Turns:
+    """Lets chunks be worked on side by side, but a suspect only alone, so that a crash says whose fault it is.
+
+    In the order in which they came: neither suspects nor the others can keep the rest waiting for ever.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._turns: list[Turn] = []
+
+    @contextmanager
+    def take(self, alone: bool) -> Iterator[None]:
+        """Waits for its turn, which lasts as long as the block."""
+        turn = Turn(alone)
+        with self._changed:
+            self._turns.append(turn)
+            self._changed.wait_for(lambda: self._has_come(turn))
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._turns.remove(turn)
+                self._changed.notify_all()
+
+    def _has_come(self, turn: Turn) -> bool:
+        earlier = self._turns[: self._turns.index(turn)]
+        return not earlier if turn.alone else not any(one.alone for one in earlier)
 
 
 def start_embedder(settings: Settings, database_url: str) -> "Embedder":
@@ -109,26 +148,37 @@ class Embedder:
         self._policy = ledger.RetryPolicy(settings.tries, settings.retry_seconds)
         self._held: dict[int, Held] = {}
         self._lock = threading.Lock()
+        self._turns = Turns()
         self._stopping = threading.Event()
 
-    def embed(self, chunk_id: int, token: UUID) -> None:
-        """Works on one chunk from start to finish. A stale message is nothing; a lost lease changes nothing."""
-        claim = Lease(chunk_id, token)
+    def embed(self, chunk_id: int, token: UUID, alone: bool = False) -> None:
+        """Works on one chunk from start to finish; with `alone`, on no other meanwhile.
+
+        A stale message is nothing; a lost lease changes nothing.
+        """
+        # Before the start: a chunk that only waits must not be blamed when the process dies of another.
+        with self._turns.take(alone):
+            self._embed(Lease(chunk_id, token))
+
+    def _embed(self, claim: Lease) -> None:
         chunk = self._in_database(
             lambda connection: ledger.start(connection, claim, self.name, self._settings.lease_seconds)
         )
         if chunk is None:
-            log.debug("chunk %d: stale message", chunk_id)
+            log.debug("chunk %d: stale message", claim.chunk)
             return
         held = Held(claim, self._pipeline.submit(chunk.images))
         with self._lock:
-            self._held[chunk_id] = held
+            self._held[claim.chunk] = held
+            # Too late to be among those that `stop` gave up.
+            if self._stopping.is_set():
+                held.work.cancel()
         try:
             held.work.wait()
             self._settle(chunk, held)
         finally:
             with self._lock:
-                self._held.pop(chunk_id, None)
+                self._held.pop(claim.chunk, None)
 
     def _settle(self, chunk: Chunk, held: Held) -> None:
         if held.lost:
@@ -165,36 +215,41 @@ class Embedder:
     # Heartbeat and stop -----------------------------------------------------------------------------------------------
 
     def heartbeat(self, lifeline: ledger.Connection, database_url: str) -> None:
-        """Renews every lease three times within its life; cancels what is lost. Runs in a thread, until the end.
+        """Beats three times within the life of a lease. Runs in a thread, until the end.
 
-        `lifeline` is the connection that holds the lock on the worker's name; a new one claims a name again.
+        `lifeline` is the connection that holds the lock on the worker's name.
         """
+        pause = self._settings.lease_seconds / 3
         while True:
-            time.sleep(self._settings.lease_seconds / 3)
-            with self._lock:
-                held = list(self._held.values())
-            if any(time.monotonic() - one.since > WATCHDOG_SECONDS for one in held):
-                log.critical("a chunk hangs since %d minutes: this process leaves", WATCHDOG_SECONDS // 60)
-                os._exit(EXIT_HUNG)
+            time.sleep(pause)
             try:
-                self._renew(held)
-                if lifeline.closed:
-                    lifeline = connect(database_url, application_name="lookalike worker")
-                    self.name = ledger.claim_worker_name(lifeline, socket.gethostname())
-                lifeline.execute("select")
-            except (ServiceError, psycopg.OperationalError, PoolTimeout) as error:
-                log.warning("the heartbeat cannot reach the database: %s", str(error).splitlines()[0])
+                lifeline = self.beat(lifeline, database_url)
+                pause = self._settings.lease_seconds / 3
+            except Exception as error:
+                # Whatever it was: without this thread the worker would lose every chunk, and never know.
+                log.warning("no heartbeat: %s: %s", type(error).__name__, " ".join(str(error).split()))
+                pause = min(HEARTBEAT_RETRY_SECONDS, self._settings.lease_seconds / 3)
 
-    def _renew(self, held: list[Held]) -> None:
-        if not held:
-            return
-        with self._pool.connection(timeout=self._settings.lease_seconds / 3) as connection:
-            ours = ledger.renew(connection, [one.claim for one in held], self._settings.lease_seconds)
+    def beat(self, lifeline: ledger.Connection, database_url: str) -> ledger.Connection:
+        """Renews every lease, and cancels the work of those that are lost. Returns the lifeline, or one in its place.
+
+        Through the lifeline and not the pool, whose connections may all be busy, and come back late after an outage.
+        """
+        with self._lock:
+            held = list(self._held.values())
+        if any(time.monotonic() - one.since > WATCHDOG_SECONDS for one in held):
+            log.critical("a chunk hangs since %d minutes: this process leaves", WATCHDOG_SECONDS // 60)
+            os._exit(EXIT_HUNG)
+        if lifeline.closed:
+            lifeline = connect(database_url, application_name="lookalike worker")
+            self.name = ledger.claim_worker_name(lifeline, socket.gethostname(), self.name)
+        ours = ledger.renew(lifeline, [one.claim for one in held], self._settings.lease_seconds)
         with self._lock:
             for one in held:
                 if one.claim.chunk not in ours and self._held.get(one.claim.chunk) is one:
                     one.lost = True
                     one.work.cancel()
+        return lifeline
 
     def stop(self) -> None:
         """Lets chunks under way finish for `stop_seconds`; what is left then is given back. Returns at once."""

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -18,7 +18,8 @@ from lookalike.errors import ImageError
 from lookalike.images import Protocol
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
-from workers.http import HttpClient, describe, require
+from workers.budget import Reserve
+from workers.http import Allowance, HttpClient, describe, require
 from workers.iiif import choose_sizes, read_service
 from workers.s3 import S3Reader
 
@@ -33,6 +34,10 @@ class Fetched:
     checksum: bytes
 
 
+def _reserve_nothing(_: int) -> None:
+    """For callers that fetch one image at a time."""
+
+
 class Fetcher:
     """Fetches for many threads of one process at once. Connections are kept and reused until `close`."""
 
@@ -42,57 +47,62 @@ class Fetcher:
         self._http = HttpClient(settings)
         self._s3 = S3Reader(self._http)
 
-    def fetch(self, url: str, protocol: Protocol, shorter_side: int) -> Fetched:
+    def fetch(
+        self, url: str, protocol: Protocol, shorter_side: int, reserve: Reserve = _reserve_nothing
+    ) -> Fetched:
         """Fetches one image.
 
         With protocol "file", `url` is a `file://`, `http(s)://` or `s3://bucket/key` address, or an absolute
         path. With "iiif", it is the base of an image service, which is asked for the smallest picture whose
-        shorter side has at least `shorter_side` pixels, if the original has so many.
+        shorter side has at least `shorter_side` pixels, if the original has so many. `reserve` is called with numbers
+        of bytes before they are read, and may block until there is room for them.
 
         Raises ImageError with one of the reasons of fetching; THROTTLED carries the seconds the host asked to
         wait.
         """
-        data = self._fetch_iiif(url, shorter_side) if protocol == "iiif" else self._fetch_file(url)
+        allowance = Allowance(self._limit, time.monotonic() + self._seconds, reserve)
+        if protocol == "iiif":
+            data = self._fetch_iiif(url, shorter_side, allowance)
+        else:
+            data = self._fetch_file(url, allowance)
         return Fetched(data, hashlib.sha256(data).digest())
 
     def close(self) -> None:
         """Closes all connections."""
         self._http.close()
 
-    def _fetch_file(self, url: str) -> bytes:
-        deadline = time.monotonic() + self._seconds
+    def _fetch_file(self, url: str, allowance: Allowance) -> bytes:
         scheme = url.partition("://")[0].lower()
         if url.startswith("/"):
-            return _read_file(url, self._limit)
+            return _read_file(url, allowance)
         if scheme == "file":
-            return _read_file(_path(url), self._limit)
+            return _read_file(_path(url), allowance)
         if scheme in ("http", "https"):
-            return require(self._http.get(url, self._limit, deadline), url)
+            return require(self._http.get(url, allowance), url)
         if scheme == "s3":
-            return self._s3.read(url, self._limit, deadline)
+            return self._s3.read(url, allowance)
         raise ImageError(Reason.BAD_ADDRESS, "neither file://, http(s)://, s3:// nor an absolute path")
 
-    def _fetch_iiif(self, url: str, shorter_side: int) -> bytes:
+    def _fetch_iiif(self, url: str, shorter_side: int, allowance: Allowance) -> bytes:
         """Reads info.json, then asks for the picture; one time limit for both.
 
         The base is used as it was announced: the `id` that a service behind a proxy gives itself is often
         wrong.
         """
-        deadline = time.monotonic() + self._seconds
         base = url.removesuffix("/info.json").removesuffix("/")
         address = base + "/info.json"
         try:
-            info = require(self._http.get(address, _LARGEST_INFO, deadline), address)
+            info = require(self._http.get(address, replace(allowance, limit=_LARGEST_INFO)), address)
         except ImageError as error:
             if error.reason is Reason.TOO_LARGE:
                 raise ImageError(Reason.UNREADABLE_SERVICE, error.detail) from None
             raise
         *tries, last = choose_sizes(read_service(info), shorter_side)
         for end in tries:
-            response = self._http.get(base + end, self._limit, deadline)
+            response = self._http.get(base + end, allowance)
             if response.status not in (400, 404, 501):
                 return require(response, base + end)
-        return require(self._http.get(base + last, self._limit, deadline), base + last)
+        return require(self._http.get(base + last, allowance), base + last)
 
 
 def _path(url: str) -> str:
@@ -105,10 +115,10 @@ def _path(url: str) -> str:
     raise ImageError(Reason.BAD_ADDRESS, f"{describe(url)} is no absolute file:// address")
 
 
-def _read_file(path: str, limit: int) -> bytes:
-    """Reads a regular file of at most `limit` bytes. Raises ImageError."""
+def _read_file(path: str, allowance: Allowance) -> bytes:
+    """Reads a regular file within its allowance. Raises ImageError."""
     try:
-        return _read_regular(path, limit)
+        return _read_regular(path, allowance)
     except (FileNotFoundError, NotADirectoryError):
         raise ImageError(Reason.NOT_FOUND, path) from None
     except PermissionError:
@@ -124,7 +134,7 @@ def _read_file(path: str, limit: int) -> bytes:
         raise ImageError(Reason.UNREACHABLE, f"{error.strerror}: {path}") from None
 
 
-def _read_regular(path: str, limit: int) -> bytes:
+def _read_regular(path: str, allowance: Allowance) -> bytes:
     if not stat.S_ISREG(Path(path).stat().st_mode):  # before opening: a FIFO blocks, a tape rewinds
         raise ImageError(Reason.BAD_ADDRESS, f"not a regular file: {path}")
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -132,8 +142,9 @@ def _read_regular(path: str, limit: int) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(Reason.BAD_ADDRESS, f"not a regular file: {path}")
-        if status.st_size > limit:
+        if status.st_size > allowance.limit:
             raise ImageError(Reason.TOO_LARGE, f"{status.st_size} bytes: {path}")
+        allowance.reserve(status.st_size)
         data = file.read(status.st_size) if status.st_size else b""
     if len(data) < status.st_size:
         raise ImageError(Reason.INCOMPLETE, f"{len(data)} of {status.st_size} bytes: {path}")

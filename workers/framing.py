@@ -6,6 +6,7 @@ applied here, to the small crop.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +107,8 @@ def _span(picture: Picture, axis: int, resized: int, offset: int, crop: int) -> 
     return _Span(begin, available - end, resized - skipped - dropped, offset - skipped)
 
 
+# An archive has few sizes, as image services and scanners make them.
+@lru_cache(maxsize=4096)
 def _spare(room: int, scale: float, margin: float) -> tuple[int, int]:
     """Returns how many outputs at one end, and the inputs that they stand for, can be left away unseen.
 

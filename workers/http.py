@@ -20,6 +20,7 @@ from lookalike import __version__
 from lookalike.errors import ImageError
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
+from workers.budget import Reserve
 
 _REDIRECTS = 5
 # A transfer below this rate for this long has stalled; it is given up before the whole time limit.
@@ -27,6 +28,8 @@ _SLOWEST_BYTES_PER_SECOND = 1024
 _SLOW_SECONDS = 20
 # A thread talks to few hosts at a time: files, an image service, and where they redirect to.
 _IDLE_CONNECTIONS = 4
+# Room is reserved in steps, whatever length the server tells: lengths lie, and most images need one step.
+_RESERVED_BYTES = 256 * 1024
 # All that an address may hold as it is (RFC 3986); "%" among it, since addresses come encoded.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ALLOWED = "%:/?#[]@!$&'()*+,;=-._~"
@@ -42,8 +45,20 @@ _REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """What one file may take: so many bytes, until `deadline` on the clock of time.monotonic.
+
+    `reserve` is told of bytes before they are read, and may block; time spent there counts.
+    """
+
+    limit: int
+    deadline: float
+    reserve: Reserve
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
-    """An answer of any status. `retry_after` is in seconds, `headers` are the raw lines of all answers."""
+    """An answer of any status. `retry_after` is in seconds, `headers` are the raw lines of all answers, if wanted."""
 
     status: int
     body: bytes
@@ -71,21 +86,26 @@ class HttpClient:
     def get(
         self,
         url: str,
-        limit: int,
-        deadline: float,
+        allowance: Allowance,
         headers: Mapping[str, str] | None = None,
         redirects: int = _REDIRECTS,
+        keep_headers: bool = False,
     ) -> Response:
         """Fetches `url`, as given but for characters that no address may hold, which are percent-encoded.
 
-        Reads at most `limit` bytes, until `deadline` on the clock of time.monotonic. Returns answers of any
-        status; see `require`. Raises ImageError where there is no full answer: UNREACHABLE, TIMEOUT,
-        INCOMPLETE, TOO_LARGE, REJECTED (redirects), BAD_ADDRESS.
+        Returns answers of any status; see `require`. Their headers are kept only on demand: each is a call from C.
+        Raises ImageError where there is no full answer: UNREACHABLE, TIMEOUT, INCOMPLETE, TOO_LARGE, REJECTED
+        (redirects), BAD_ADDRESS.
         """
         address = encode(url)
         curl = self._take()
+        lines: list[bytes] | None = [] if keep_headers else None
         try:
-            return _perform(curl, url, address, limit, deadline, headers or {}, redirects)
+            curl.setopt(pycurl.URL, address)
+            curl.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in (headers or {}).items()])
+            curl.setopt(pycurl.FOLLOWLOCATION, redirects > 0)
+            curl.setopt(pycurl.MAXREDIRS, redirects)
+            return _perform(curl, url, allowance, lines)
         finally:
             self._give_back(curl)
 
@@ -170,28 +190,18 @@ def encode(url: str) -> str:
     return address
 
 
-def _perform(
-    curl: pycurl.Curl,
-    url: str,
-    address: str,
-    limit: int,
-    deadline: float,
-    headers: Mapping[str, str],
-    redirects: int,
-) -> Response:
-    seconds = deadline - time.monotonic()
+def _perform(curl: pycurl.Curl, url: str, allowance: Allowance, lines: list[bytes] | None) -> Response:
+    seconds = allowance.deadline - time.monotonic()
     if seconds <= 0:
         raise ImageError(Reason.TIMEOUT, describe(url))
-    chunks, receive = _receiver(limit)
-    lines: list[bytes] = []
-    curl.setopt(pycurl.URL, address)
-    curl.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in headers.items()])
-    curl.setopt(pycurl.FOLLOWLOCATION, redirects > 0)
-    curl.setopt(pycurl.MAXREDIRS, redirects)
+    chunks, receive = _receiver(allowance)
     curl.setopt(pycurl.TIMEOUT_MS, max(1, int(seconds * 1000)))
-    curl.setopt(pycurl.MAXFILESIZE_LARGE, limit)  # refuses by Content-Length, before the first byte
+    curl.setopt(pycurl.MAXFILESIZE_LARGE, allowance.limit)  # refuses by Content-Length, before the first byte
     curl.setopt(pycurl.WRITEFUNCTION, receive)
-    curl.setopt(pycurl.HEADERFUNCTION, lines.append)
+    if lines is None:
+        curl.unsetopt(pycurl.HEADERFUNCTION)
+    else:
+        curl.setopt(pycurl.HEADERFUNCTION, lines.append)
     failure = None
     try:
         curl.perform()
@@ -201,19 +211,23 @@ def _perform(
     # An error page that breaks off, or is too long, is still the answer that the status gives.
     if failure is not None and status < 400:
         raise _explain(failure, status, url)
-    return Response(status, b"".join(chunks), lines, curl.getinfo(pycurl.RETRY_AFTER) or None)
+    return Response(status, b"".join(chunks), lines or [], curl.getinfo(pycurl.RETRY_AFTER) or None)
 
 
-def _receiver(limit: int) -> tuple[list[bytes], Callable[[bytes], int | None]]:
-    """Returns a list and the function that fills it, which declines what goes beyond `limit` bytes."""
+def _receiver(allowance: Allowance) -> tuple[list[bytes], Callable[[bytes], int | None]]:
+    """Returns a list and the function that fills it, which declines what goes beyond the allowed bytes."""
     chunks: list[bytes] = []
-    received = 0
+    received = reserved = 0
 
     def receive(chunk: bytes) -> int | None:
-        nonlocal received
+        nonlocal received, reserved
         received += len(chunk)
-        if received > limit:
+        if received > allowance.limit:
             return 0  # not the length of the chunk: libcurl breaks off
+        if received > reserved:
+            step = max(_RESERVED_BYTES, received - reserved)
+            allowance.reserve(step)
+            reserved += step
         chunks.append(chunk)
         return None
 

@@ -22,6 +22,7 @@ from lookalike.ledger import ChunkImage, Failure
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from lookalike.vectors import Vectors
+from workers.budget import Budget, Share
 from workers.decode import decode
 from workers.fetch import Fetcher
 from workers.network import Encoder
@@ -35,6 +36,10 @@ MARGIN = 1.5
 # A half-full batch waits so long for images that are still on their way.
 LINGER_SECONDS = 0.1
 POLL_SECONDS = 0.005
+# Files that are being fetched, wait for a decoder or are being decoded: so many bytes, and so many for each thread that
+# fetches; enough for decoders to go on while a host pauses for a moment.
+HELD_BYTES = 256 * 2**20
+HELD_FOR_A_THREAD = 4
 
 
 class Work:
@@ -95,6 +100,7 @@ class Item:
 
     work: Work
     index: int
+    share: Share | None = None
     data: bytes = b""
     checksum: bytes = b""
     pixels: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
@@ -113,7 +119,9 @@ class Pipeline:
         self._shorter_side = math.ceil(encoder.preprocessing.resize * MARGIN)
         decoders = settings.decode_threads or available_cores()
         self._to_fetch: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        self._to_decode: queue.Queue[Item] = queue.Queue(maxsize=2 * decoders)
+        self._budget = Budget(HELD_FOR_A_THREAD * settings.fetch_threads, HELD_BYTES)
+        # Bounded by the budget: whatever waits here has a share of it.
+        self._to_decode: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._to_encode: queue.Queue[Item] = queue.Queue(maxsize=2 * encoder.batch_size)
         self._upstream = 0
         self._count = threading.Lock()
@@ -139,7 +147,7 @@ class Pipeline:
         while True:
             item = source.get()
             if item.work.cancelled.is_set():
-                self._leave()
+                self._leave(item)
                 continue
             try:
                 step(item)
@@ -154,7 +162,8 @@ class Pipeline:
 
     def _fetch(self, item: Item) -> None:
         image = item.work.images[item.index]
-        fetched = self._fetcher.fetch(image.url, image.protocol, self._shorter_side)
+        item.share = self._budget.open()
+        fetched = self._fetcher.fetch(image.url, image.protocol, self._shorter_side, item.share.reserve)
         item.data, item.checksum = fetched.data, fetched.checksum
 
     def _decode(self, item: Item) -> None:
@@ -164,23 +173,29 @@ class Pipeline:
         item.data = b""
 
     def _hand_over(self, item: Item) -> None:
+        _close_share(item)  # before the wait for an encoder
         self._to_encode.put(item)
-        self._leave()
+        self._leave(item)
 
     def _fail(self, item: Item, error: ImageError) -> None:
         item.work.fail(item.index, error)
-        self._leave()
+        self._leave(item)
 
-    def _leave(self) -> None:
+    def _leave(self, item: Item) -> None:
         """One image less is on its way to the encoder."""
+        _close_share(item)
         with self._count:
             self._upstream -= 1
 
     def _encode_forever(self) -> None:
+        crop = self._encoder.preprocessing.crop
+        pixels = np.empty((0, crop, crop, 3), np.uint8)
         while True:
             batch = self._next_batch()
+            if len(batch) > len(pixels):
+                pixels = np.empty((len(batch), crop, crop, 3), np.uint8)
             try:
-                self._encode(batch)
+                self._encode(batch, pixels[: len(batch)])
             except Exception:
                 # The stage must outlive any batch; the images are tried again, in other company.
                 log.exception("a batch of %d images could not be encoded", len(batch))
@@ -199,14 +214,20 @@ class Pipeline:
                     break
         return batch
 
-    def _encode(self, batch: list[Item]) -> None:
-        vectors = self._encoder.encode(np.stack([item.pixels for item in batch])).vectors
+    def _encode(self, batch: list[Item], pixels: NDArray[np.uint8]) -> None:
+        np.stack([item.pixels for item in batch], out=pixels)
+        vectors = self._encoder.encode(pixels).vectors
         sound = np.isfinite(vectors).all(axis=1) & (np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)
         for item, is_sound, vector in zip(batch, sound, vectors, strict=True):
             if is_sound:
                 item.work.store(item.index, item.checksum, vector)
             else:
                 item.work.fail(item.index, ImageError(Reason.INVALID_VECTOR, "NaN, infinite or zero"))
+
+
+def _close_share(item: Item) -> None:
+    if item.share is not None:
+        item.share.close()
 
 
 def _start_threads(name: str, number: int, target: Callable[..., None], args: tuple[Any, ...]) -> None:

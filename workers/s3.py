@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError
 
 from lookalike.errors import ImageError
 from lookalike.reasons import Reason
-from workers.http import HttpClient, Response, require
+from workers.http import Allowance, HttpClient, Response, require
 
 _LOOK_AGAIN_SECONDS = 60.0
 _DNS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")  # dots would break the certificate's wildcard
@@ -47,7 +47,7 @@ class S3Reader:
         self._account: _Account | None = None
         self._regions: dict[str, str] = {}
 
-    def read(self, url: str, limit: int, deadline: float) -> bytes:
+    def read(self, url: str, allowance: Allowance) -> bytes:
         """Returns the bytes of an object; the key stands in `url` as it is, not percent-encoded.
 
         Raises ImageError as HttpClient.get and `require` do, UNREACHABLE where credentials cannot be
@@ -59,19 +59,17 @@ class S3Reader:
         try:
             account = self._find_account()
             region = self._regions.get(bucket, account.region)
-            response = self._get(account, bucket, key, region, limit, deadline)
+            response = self._get(account, bucket, key, region, allowance)
             elsewhere = response.header("x-amz-bucket-region") or region
             moved = elsewhere != region and _REGION.fullmatch(elsewhere)
             if moved and response.status in (301, 307, 400, 403):
                 self._remember(bucket, elsewhere)
-                response = self._get(account, bucket, key, elsewhere, limit, deadline)
+                response = self._get(account, bucket, key, elsewhere, allowance)
         except (BotoCoreError, ValueError) as error:
             raise ImageError(Reason.UNREACHABLE, f"S3 as set up here: {type(error).__name__}") from error
         return require(response, url)
 
-    def _get(
-        self, account: _Account, bucket: str, key: str, region: str, limit: int, deadline: float
-    ) -> Response:
+    def _get(self, account: _Account, bucket: str, key: str, region: str, allowance: Allowance) -> Response:
         url = _locate(account, bucket, key, region)
         headers: dict[str, str] = {}
         if account.credentials is not None:
@@ -81,7 +79,7 @@ class S3Reader:
             frozen = account.credentials.get_frozen_credentials()
             S3SigV4Auth(frozen, "s3", region).add_auth(request)
             headers = dict(request.headers.items())
-        return self._client.get(url, limit, deadline, headers, redirects=0)
+        return self._client.get(url, allowance, headers, redirects=0, keep_headers=True)
 
     def _find_account(self) -> _Account:
         """Asks boto3 once; again after a minute if it had no credentials: metadata services can be busy."""

@@ -1,9 +1,10 @@
 -- name: cover_all_images
--- Covers every registered image with range chunks, for an encoder that has just been added.
+-- Covers every registered image with range chunks, for an encoder that has just been added. By counting the images,
+-- because ids have gaps.
 insert into chunks (encoder, lane, lo, hi)
-select %(encoder)s, 'backfill', lo, least(lo + %(size)s - 1, last)
-from (select min(id) as first, max(id) as last from images) as bounds,
-     generate_series(bounds.first, bounds.last, %(size)s) as lo
+select %(encoder)s, 'backfill', min(id), max(id)
+from (select id, (row_number() over (order by id) - 1) / %(size)s as piece from images) as numbered
+group by piece order by piece
 
 -- name: add_encoder
 -- Adds the encoder with its table of vectors.

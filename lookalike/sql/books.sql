@@ -12,18 +12,17 @@ select reason, count(*) from failures where encoder = %(encoder)s group by reaso
 
 -- name: chunks
 -- Unfinished chunks by lane and state.
-select lane, state, count(*) from chunks
-where encoder = %(encoder)s and state in ('pending', 'queued', 'running') group by lane, state order by lane, state
+select lane, state, count(*) from unfinished_chunks where encoder = %(encoder)s
+group by lane, state order by lane, state
 
 -- name: unfinished
 -- Whether anything is still to be done.
-select count(*) from (
-    select from chunks where encoder = %(encoder)s and state in ('pending', 'queued', 'running') limit 1) as any_chunk
+select count(*) from (select from unfinished_chunks where encoder = %(encoder)s limit 1) as any_chunk
 
 -- name: left
 -- Images in unfinished chunks, by the sizes of the chunks; cheap, and exact unless an image is in two of them.
-select coalesce(sum(coalesce(cardinality(ids), hi - lo + 1)), 0)::bigint from chunks
-where encoder = %(encoder)s and state in ('pending', 'queued', 'running')
+select coalesce(sum(coalesce(cardinality(ids), hi - lo + 1)), 0)::bigint from unfinished_chunks
+where encoder = %(encoder)s
 
 -- name: rate
 -- Images in chunks that were finished in the last minute.
@@ -31,10 +30,14 @@ select coalesce(sum(coalesce(cardinality(ids), hi - lo + 1)), 0)::bigint from ch
 where encoder = %(encoder)s and state = 'done' and done_at > now() - interval '1 minute'
 
 -- name: failures
--- Failed images, the latest first.
-select i.key as image, f.reason, f.detail, f.attempts, f.failed_at, i.url from failures f join images i on i.id = f.image_id
-where f.encoder = %(encoder)s and (%(reasons)s::text[] is null or f.reason = any(%(reasons)s))
-order by f.failed_at desc, i.key limit %(limit)s
+-- Failed images, the latest first. Images are joined to the few that are shown.
+with latest as materialized (
+    select * from failures
+    where encoder = %(encoder)s and (%(reasons)s::text[] is null or reason = any(%(reasons)s))
+    order by failed_at desc limit %(limit)s
+)
+select i.key as image, f.reason, f.detail, f.attempts, f.failed_at, i.url
+from latest f join images i on i.id = f.image_id order by f.failed_at desc, i.key
 
 -- name: retry
 -- Takes the failures away; the caller covers their images with chunks in the same transaction.

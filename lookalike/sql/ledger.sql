@@ -10,10 +10,17 @@ copy incoming from stdin (format binary)
 
 -- name: merge_images
 -- Registers the batch, in the order of keys so that two registrations cannot deadlock. What an announcement leaves out
--- is kept; rows that say nothing new are not written. An image whose content changed gets the next revision; where the
--- source cannot tell (content is null), a new address counts as new content.
+-- is kept. Announcements that say nothing new are passed over first: an upsert would lock their rows, which writes
+-- them, and use up an id for each. An image whose content changed gets the next revision; where it cannot be compared
+-- (content is null here or there), a new address counts as new content.
 insert into images as i (key, url, protocol, work, title, licence, access, content)
-select key, url, protocol, work, title, licence, access, content from incoming order by key
+select key, url, protocol, work, title, licence, access, content from incoming n
+where not exists (
+    select from images i where i.key = n.key
+      and (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content) is not distinct from (
+          n.url, n.protocol, coalesce(n.work, i.work), coalesce(n.title, i.title), coalesce(n.licence, i.licence),
+          coalesce(n.access, i.access), coalesce(n.content, i.content)))
+order by key
 on conflict (key) do update set
     url = excluded.url,
     protocol = excluded.protocol,
@@ -22,13 +29,17 @@ on conflict (key) do update set
     licence = coalesce(excluded.licence, i.licence),
     access = coalesce(excluded.access, i.access),
     content = coalesce(excluded.content, i.content),
-    revision = i.revision + (
-        coalesce(excluded.content <> i.content, excluded.content is null and excluded.url <> i.url))::integer,
+    revision = i.revision + coalesce(excluded.content <> i.content, excluded.url <> i.url)::integer,
     changed_at = now()
 where (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content) is distinct from (
     excluded.url, excluded.protocol, coalesce(excluded.work, i.work), coalesce(excluded.title, i.title),
     coalesce(excluded.licence, i.licence), coalesce(excluded.access, i.access), coalesce(excluded.content, i.content))
-returning new.id, old.id is null as is_new, old.revision is distinct from new.revision as embed
+returning new.id, old.id is null as is_new, old.revision is distinct from new.revision as embed,
+    (old.url, old.protocol) is distinct from (new.url, new.protocol) as moved
+
+-- name: reopen_failures
+-- Images that can be fetched from elsewhere now have not failed yet; the caller covers them with chunks.
+delete from failures where encoder = %(encoder)s and image_id = any(%(ids)s) returning image_id
 
 -- name: insert_chunks
 -- Adds pending chunks: ranges (lo, hi) where ids run on, lists where they do not.
@@ -65,12 +76,14 @@ returning encoder, lane, attempts, lo, hi, ids
 select i.id, i.key, i.url, i.protocol, i.revision from images i
 where i.id between %(lo)s and %(hi)s
   and not exists (select from {vectors} v where v.image_id = i.id and v.revision = i.revision)
+order by i.id
 
 -- name: select_images_in_list
 -- The images of a list chunk that still lack a vector of their present content.
 select i.id, i.key, i.url, i.protocol, i.revision from images i
 where i.id = any(%(ids)s)
   and not exists (select from {vectors} v where v.image_id = i.id and v.revision = i.revision)
+order by i.id
 
 -- name: renew
 -- The heartbeat: prolongs the leases that are still ours and says which these are.
@@ -116,19 +129,23 @@ from unnest(%(ids)s::bigint[], %(ranks)s::smallint[], %(labels)s::text[], %(prob
 on conflict (encoder, image_id, rank) do update set label = excluded.label, probability = excluded.probability
 
 -- name: delete_failures
--- What has a vector now has not failed.
-delete from failures where encoder = %(encoder)s and image_id = any(%(ids)s)
+-- What has a vector now has not failed; but the failure of a later content stands.
+delete from failures f using unnest(%(ids)s::bigint[], %(revisions)s::integer[]) as t (image_id, revision)
+where f.encoder = %(encoder)s and f.image_id = t.image_id and f.revision <= t.revision
 
 -- name: insert_failures
--- One row for each image that failed for good; but not where another chunk has stored its vector meanwhile.
+-- One row for each image that failed for good; but not where another chunk has stored its vector meanwhile, and never
+-- in place of the failure of a later content.
 insert into failures (encoder, image_id, revision, reason, detail, attempts)
 select %(encoder)s, image_id, revision, reason, detail, %(attempts)s
 from unnest(%(ids)s::bigint[], %(revisions)s::integer[], %(reasons)s::text[], %(details)s::text[])
     as t (image_id, revision, reason, detail)
 where not exists (select from {vectors} v where v.image_id = t.image_id and v.revision >= t.revision)
+order by image_id
 on conflict (encoder, image_id) do update
 set revision = excluded.revision, reason = excluded.reason, detail = excluded.detail, attempts = excluded.attempts,
     failed_at = now()
+where excluded.revision >= failures.revision
 
 -- name: insert_retry
 -- What is to be tried again, and when.
@@ -139,6 +156,16 @@ values (%(encoder)s, %(lane)s, %(attempts)s, %(ids)s, now() + make_interval(secs
 -- Messages that nobody took in time; no worker is to blame.
 update chunks set state = 'pending', lease = null, lease_until = null
 where state = 'queued' and lease_until < now()
+
+-- name: prolong_queued
+-- Chunks whose messages all wait in the broker still, because nobody has had time: they need no second message.
+with queued as materialized (
+    select count(*) as chunks from chunks where state = 'queued' and encoder = %(encoder)s and lane = %(lane)s
+)
+update chunks set lease_until = now() + make_interval(secs => %(seconds)s)
+where state = 'queued' and encoder = %(encoder)s and lane = %(lane)s
+  and lease_until < now() + make_interval(secs => %(seconds)s / 2)
+  and (select chunks from queued) <= %(waiting)s
 
 -- name: give_back_queued
 -- The broker lost these messages: they were queued for a while, and its queue is empty. Null for encoder: all of them.
@@ -154,8 +181,9 @@ where state = 'running' and (lease_until < now() or worker = %(worker)s)
 for update skip locked
 
 -- name: crash
--- One more crash; the chunk is tried again as it is.
-update chunks set state = 'pending', lease = null, lease_until = null, crashes = crashes + 1
+-- One more crash; the chunk is tried again as it is, from the second crash on alone.
+update chunks set state = 'pending', lease = null, lease_until = null, crashes = crashes + 1,
+    lane = case when crashes + 1 >= %(alone)s then 'suspect' else lane end
 where id = %(chunk)s
 
 -- name: retire

@@ -2,18 +2,25 @@
 
 import csv
 import json
+import os
 import signal
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 import redis
+from pydantic import SecretStr
 
-from lookalike import books, ledger, search
+from lookalike import books, ledger, search, services
 from lookalike.database import Connection
 from lookalike.images import Image
 from lookalike.queue import redis_url
+from lookalike.servers import Valkey
+from tests.conftest import embedded_settings, remove_with, wait_for
 from tests.pictures import bomb, jpeg, near_copy, photographs
 from tests.servers import Lookalike, http_server, s3_server, wait_until
 
@@ -159,6 +166,39 @@ def test_a_flushed_broker_loses_nothing(
     assert_all_done(connection, archive_files)
 
 
+def test_a_restarted_broker_loses_nothing(
+    connection: Connection,
+    database_url: str,
+    tmp_path: Path,
+    archive_files: dict[str, bytes],
+    web: str,
+) -> None:
+    """A broker that is killed while all threads of the worker are busy, and comes back, is used again."""
+    home = Path(tempfile.mkdtemp(prefix="lookalike-tests-"))
+    janitor = remove_with(home)
+    settings = embedded_settings(home).model_copy(update={"database_url": SecretStr(database_url)})
+    system = Lookalike(tmp_path, database_url, services.up(settings).broker_url, LOOKALIKE_CHUNK_SIZE="16")
+    try:
+        system.run("add", str(write_csv(tmp_path / "images.csv", web, archive_files)))
+        system.start("orchestrate")
+        system.start("worker")
+        for done in (32, 96):
+            wait_until(
+                lambda done=done: books.count_books(connection, ENCODER).done >= done, 120, system.logs()
+            )
+            pid = Valkey(home).pid()
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(3)  # so that chunks end meanwhile
+            services.up(settings)
+        wait_until(lambda: is_complete(connection, IMAGES), 180, system.logs())
+    finally:
+        system.stop()
+        wait_for(janitor)
+
+    assert_all_done(connection, archive_files)
+
+
 def test_each_bad_image_fails_with_its_own_reason(
     lookalike: Callable[..., Lookalike],
     connection: Connection,
@@ -233,6 +273,74 @@ def test_sigterm_stops_a_worker_in_order(
     assert connection.execute(
         "select count(*) filter (where state = 'running'), max(crashes) from chunks"
     ).fetchone() == (0, 0)
+
+
+def test_cut_connections_are_made_again(
+    lookalike: Callable[..., Lookalike],
+    connection: Connection,
+    tmp_path: Path,
+    archive_files: dict[str, bytes],
+    web: str,
+) -> None:
+    """Every connection of `run` to the database is cut midway: it goes on, ends with code 0, and no chunk crashed."""
+    system = lookalike(LOOKALIKE_CHUNK_SIZE="16")
+    process = system.start("run", str(write_csv(tmp_path / "images.csv", web, archive_files)))
+    for done in (32, 96):
+        wait_until(
+            lambda done=done: (
+                bool(books.encoder_names(connection)) and books.count_books(connection, ENCODER).done >= done
+            ),
+            120,
+            system.logs(),
+        )
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+        )
+
+    assert process.wait(180) == 0, system.logs()
+    assert connection.execute("select max(crashes) from chunks").fetchone() == (0,)
+    assert_all_done(connection, archive_files)
+
+
+class PoisonedFiles(dict[str, bytes]):
+    """Files of which one kills whoever asks for it, as a picture does on which a decoder breaks."""
+
+    def __init__(self, files: dict[str, bytes], poison: str, kill: Callable[[], None]) -> None:
+        super().__init__(files)
+        self._poison, self._kill = poison, kill
+
+    def get(self, path: str, default: Any = None) -> Any:
+        if path == self._poison:
+            self._kill()
+        return super().get(path, default)
+
+
+def test_an_image_that_kills_its_worker_is_found_and_harms_no_other(
+    lookalike: Callable[..., Lookalike],
+    connection: Connection,
+    tmp_path: Path,
+    archive_files: dict[str, bytes],
+) -> None:
+    """Its worker has four chunks at once; after three crashes the one image is failed, and all others are done."""
+    system = lookalike(LOOKALIKE_CHUNK_SIZE="1", LOOKALIKE_CHUNK_THREADS="4", LOOKALIKE_LEASE_SECONDS="3")
+    names = list(archive_files)[:8]
+    workers = []
+    files = PoisonedFiles(archive_files, names[1], lambda: workers[-1].kill())
+    with http_server(files) as address:
+        system.run("add", str(write_csv(tmp_path / "images.csv", address, dict.fromkeys(names, b""))))
+        system.start("orchestrate")
+
+        def is_over() -> bool:
+            if not workers or workers[-1].poll() is not None:
+                workers.append(system.start("worker"))
+            return is_complete(connection, len(names))
+
+        wait_until(is_over, 180, system.logs())
+
+    assert books.count_books(connection, ENCODER) == books.Books(len(names), len(names) - 1, 1, 0, 0)
+    (failure,) = books.list_failures(connection, ENCODER)
+    assert (failure.image, failure.reason, failure.attempts) == (names[1][1:], "crashed_worker", 3)
 
 
 def test_an_event_overtakes_a_backfill(

@@ -11,7 +11,9 @@ from lookalike.database import Connection
 from tests.factories import TINY
 
 
-@pytest.mark.parametrize(("name", "dimension"), [("efficientnet-lite0", 1280), ("odd", 77)])
+@pytest.mark.parametrize(
+    ("name", "dimension"), [("efficientnet-lite0", 1280), ("dinov2-vits14", 384), ("odd", 77)]
+)
 def test_code_of_equals_codes(connection: Connection, name: str, dimension: int) -> None:
     """For random vectors and for the longest sums there can be, with a shipped mean and without one."""
     archive.add_encoder(connection, replace(TINY, name=name, dimension=dimension), 64)

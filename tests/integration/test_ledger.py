@@ -1,5 +1,6 @@
 """The ledger on a real Postgres: registration, leases, fences, retries, crashes, and the books after each."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from uuid import uuid4
 
@@ -8,7 +9,7 @@ import pytest
 
 from lookalike import archive, books, ledger
 from lookalike.database import Connection, connect
-from lookalike.errors import LostLeaseError
+from lookalike.errors import LostLeaseError, UnknownEncoderError
 from lookalike.images import Image
 from lookalike.ledger import Failure, Lease, RetryPolicy
 from lookalike.reasons import Reason
@@ -70,6 +71,7 @@ def test_register_takes_the_last_of_a_key_in_a_batch(archive_db: Connection) -> 
         (Image("a", "u", title="T"), Image("a", "u"), ledger.Registered(unchanged=1), 1),
         (Image("a", "u", content="1"), Image("a", "u"), ledger.Registered(unchanged=1), 1),
         (Image("a", "u"), Image("a", "u", content="1"), ledger.Registered(changed=1), 1),
+        (Image("a", "u"), Image("a", "moved", content="1"), ledger.Registered(changed=1), 2),
     ],
     ids=[
         "content",
@@ -78,6 +80,7 @@ def test_register_takes_the_last_of_a_key_in_a_batch(archive_db: Connection) -> 
         "fewer words",
         "less known",
         "more known",
+        "address, content unknown before",
     ],
 )
 def test_register_embeds_again_only_what_has_new_content(
@@ -119,6 +122,79 @@ def test_late_work_on_old_content_never_replaces_newer(archive_db: Connection) -
     ledger.finish(archive_db, old, make_vectors(old.images, archive_db), [], POLICY)
 
     assert archive_db.execute("select revision from vectors_tiny").fetchall() == [(2,)]
+
+
+def test_late_failure_on_old_content_never_replaces_newer(archive_db: Connection) -> None:
+    """An image whose new content failed is failed, whatever comes of its old content afterwards."""
+    for key in ("a", "b"):
+        ledger.register(archive_db, [Image(key, "u", content="1")])
+        old = start_one(archive_db)
+        ledger.register(archive_db, [Image(key, "u", content="2")])
+        new = start_one(archive_db)
+        ledger.finish(
+            archive_db, new, make_vectors([], archive_db), [Failure(new.images[0], Reason.EMPTY)], POLICY
+        )
+        if key == "a":
+            late = [Failure(old.images[0], Reason.NOT_FOUND)]
+            ledger.finish(archive_db, old, make_vectors([], archive_db), late, POLICY)
+        else:
+            ledger.finish(archive_db, old, make_vectors(old.images, archive_db), [], POLICY)
+
+    assert books.count_books(archive_db, "tiny") == books.Books(2, 0, 2, 0, 0)
+    assert books.count_reasons(archive_db, "tiny") == {"empty": 2}
+
+
+def test_a_failed_image_with_a_new_address_is_tried_again(archive_db: Connection) -> None:
+    """Whoever corrects the address of images that failed, their content being the same, need not say retry."""
+    ledger.register(archive_db, [Image("a", "typo", content="1"), Image("b", "right", content="1")])
+    chunk = start_one(archive_db)
+    failures = [Failure(image, Reason.NOT_FOUND) for image in chunk.images]
+    ledger.finish(archive_db, chunk, make_vectors([], archive_db), failures, POLICY)
+
+    ledger.register(
+        archive_db, [Image("a", "right", content="1"), Image("b", "right", content="1", title="B")]
+    )
+
+    assert books.count_books(archive_db, "tiny") == books.Books(2, 0, 1, 1, 0)
+
+
+def test_what_is_announced_again_costs_no_writing(archive_db: Connection) -> None:
+    """An archive that is announced anew every night locks no row and uses up no ids."""
+    ledger.register(archive_db, make_images(10))
+    for _ in range(3):
+        ledger.register(archive_db, make_images(10))
+    ledger.register(archive_db, [Image("new", "u")])
+
+    assert archive_db.execute(
+        "select count(*) filter (where xmax <> 0), max(id) - min(id) from images"
+    ).fetchone() == (0, 10)
+
+
+def test_gaps_between_ids_make_no_empty_chunks(archive_db: Connection) -> None:
+    """An encoder added to an archive whose ids have gaps gets as many chunks as its images need."""
+    ledger.register(archive_db, make_images(6))
+    archive_db.execute("select setval('images_id_seq', 1000000)")
+    ledger.register(archive_db, make_images(6, "late"))
+    archive.add_encoder(archive_db, replace(TINY, name="second"), chunk_size=4)
+
+    assert archive_db.execute("select count(*) from chunks where encoder = 'second'").fetchone() == (3,)
+    assert books.count_books(archive_db, "second") == books.Books(12, 0, 0, 12, 0)
+
+
+def test_searches_go_on_while_an_encoder_is_added(archive_db: Connection, database_url: str) -> None:
+    """Until the new encoder is committed, registration waits; whoever only reads does not."""
+    ledger.register(archive_db, make_images(2))
+    with connect(database_url, application_name="reader") as other:
+        other.execute("set lock_timeout = '200ms'")
+        with archive_db.transaction():
+            archive.add_encoder(archive_db, replace(TINY, name="second"), chunk_size=4)
+            assert other.execute("select active_encoder()").fetchone() == ("tiny",)
+            assert books.count_books(other, "tiny").open == 2
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                ledger.register(other, make_images(1, "meanwhile"))
+        ledger.register(other, make_images(1, "meanwhile"))
+
+    assert books.count_books(archive_db, "second") == books.Books(3, 0, 0, 3, 0)
 
 
 def test_chunks_of_interleaved_registrations_never_overlap(archive_db: Connection, database_url: str) -> None:
@@ -301,6 +377,26 @@ def test_the_one_poisonous_image_is_found(archive_db: Connection) -> None:
     assert crashes == 6  # 2 for eight, 1 each for four and two, 2 more for the one
 
 
+def test_images_beside_a_poisonous_one_survive(archive_db: Connection) -> None:
+    """What crashed twice in company goes to the lane of suspects, where it is alone, and dies only there."""
+    ledger.register(archive_db, make_images(4), "events", chunk_size=1)
+    for _ in range(ledger.CRASHES_BEFORE_SPLIT):
+        for claim in ledger.lease(archive_db, "tiny", "events", window=100, seconds=60):
+            assert ledger.start(archive_db, claim, "w", 60)
+        expire(archive_db)
+        assert ledger.sweep(archive_db) == ledger.Swept(crashed=4)
+
+    for _ in range(4):
+        chunk = start_one(archive_db, "suspect")
+        if chunk.images[0].key == "image/00002":
+            expire(archive_db)
+            assert ledger.sweep(archive_db) == ledger.Swept(crashed=1, dead=[chunk.images[0].id])
+        else:
+            ledger.finish(archive_db, chunk, make_vectors(chunk.images, archive_db), [], POLICY)
+
+    assert books.count_books(archive_db, "tiny") == books.Books(4, 3, 1, 0, 0)
+
+
 def test_a_worker_that_starts_anew_takes_back_what_its_name_held(archive_db: Connection) -> None:
     """The chunks of a crashed predecessor are pending at once, without waiting for their lease to expire."""
     ledger.register(archive_db, make_images(2))
@@ -318,6 +414,49 @@ def test_two_living_workers_never_have_the_same_name(archive_db: Connection, dat
     first.close()
     with connect(database_url, application_name="worker") as third:
         assert ledger.claim_worker_name(third, "host") == "host.1"
+
+
+def test_a_worker_that_lost_its_connection_keeps_its_name(archive_db: Connection, database_url: str) -> None:
+    """It gets the name that it had, though a lower number is free; unless somebody has taken it."""
+    assert ledger.claim_worker_name(archive_db, "host", "host.2") == "host.2"
+    with connect(database_url, application_name="worker") as other:
+        assert ledger.claim_worker_name(other, "host", "host.2") == "host.1"
+
+
+def test_messages_that_still_wait_keep_their_chunks(archive_db: Connection) -> None:
+    """Leases of queued chunks are prolonged while there are as many messages; not when one has none."""
+    ledger.register(archive_db, make_images(8), chunk_size=4)
+    ledger.lease(archive_db, "tiny", "backfill", window=10, seconds=60)
+
+    expire(archive_db)
+    ledger.prolong_queued(archive_db, "tiny", "backfill", waiting=2, seconds=60)
+    assert ledger.sweep(archive_db) == ledger.Swept()
+
+    expire(archive_db)
+    ledger.prolong_queued(archive_db, "tiny", "backfill", waiting=1, seconds=60)
+    assert ledger.sweep(archive_db) == ledger.Swept(expired=2)
+
+
+def test_finished_chunks_are_never_read(archive_db: Connection) -> None:
+    """What is left is found by indexes of what is left, however many chunks an old archive has finished."""
+    archive_db.execute("set enable_seqscan = off")
+    plan = archive_db.execute(
+        "explain select count(*) from unfinished_chunks where encoder = 'tiny'"
+    ).fetchall()
+    text = "\n".join(str(line) for (line,) in plan)
+
+    assert "chunks_pending" in text
+    assert "chunks_leased" in text
+    assert "Seq Scan" not in text
+
+
+@pytest.mark.parametrize("question", [books.count_books, books.list_failures, books.audit])
+def test_an_unknown_encoder_is_named(
+    archive_db: Connection, question: Callable[[Connection, str], object]
+) -> None:
+    """A misspelt encoder is an error that says which there are, never an empty answer."""
+    with pytest.raises(UnknownEncoderError, match="it has: tiny"):
+        question(archive_db, "tinny")
 
 
 @pytest.mark.parametrize(

