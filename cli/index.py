@@ -33,9 +33,7 @@ def index_build(
     available = _memory_limit(session)
     wanted = memory << 20 or planned.memory_bytes
     if wanted > available:
-        output.errors.print(
-            f"its graph wants {wanted >> 20:,} MB, it may have {available >> 20:,} MB"
-        )
+        output.errors.print(f"its graph wants {wanted >> 20:,} MB, it may have {available >> 20:,} MB")
     output.errors.print(
         f"{planned.rows:,} vectors: about {planned.core_seconds:,.0f} s of one core, {wanted >> 20:,} MB of memory for"
         f" a partition, {planned.disk_bytes >> 20:,} MB of disk", highlight=False,

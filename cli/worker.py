@@ -38,20 +38,16 @@ def run_worker(leash: bool) -> None:
 
 def celery_arguments(settings: Settings) -> list[str]:
     """The arguments that turn a Celery worker into an embedding worker."""
+    from workers.network.runtime import choose_device
+    from workers.pipeline import chunk_threads
+
     return [
         "worker",
         "--pool=threads",
-        f"--concurrency={settings.chunk_threads or default_chunk_threads(settings.device)}",
+        f"--concurrency={chunk_threads(settings, choose_device(settings.device).type)}",
         f"--hostname=lookalike-{os.getpid()}@%h",
         "--without-gossip",
         "--without-mingle",
         "--without-heartbeat",
         "--loglevel=WARNING",
     ]
-
-
-def default_chunk_threads(device: str) -> int:
-    """While one chunk is in the network others are fetched and stored: 4 keep a GPU at 94 %, 2 a CPU."""
-    from workers.network.runtime import choose_device
-
-    return 2 if choose_device(device).type == "cpu" else 4

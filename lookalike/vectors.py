@@ -1,5 +1,6 @@
 """Stores vectors: one binary COPY into a staging table, one upsert, inside the caller's transaction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
+from lookalike.encoders import class_names
 from lookalike.queries import load_queries
 
 QUERIES = load_queries("ledger")
@@ -26,6 +28,19 @@ class Labels:
         """The best of all classes, from probabilities float32 (n, classes)."""
         classes = np.argsort(-probabilities, axis=1, kind="stable")[:, :LABELS]
         return cls(classes, np.take_along_axis(probabilities, classes, axis=1))
+
+    @classmethod
+    def join(cls, parts: Sequence["Labels"]) -> "Labels | None":
+        """The labels of several images as one; None of none."""
+        if not parts:
+            return None
+        return cls(
+            np.concatenate([p.classes for p in parts]), np.concatenate([p.probabilities for p in parts])
+        )
+
+    def row(self, number: int) -> "Labels":
+        """The labels of one image."""
+        return Labels(self.classes[number : number + 1], self.probabilities[number : number + 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +101,6 @@ def _store_labels(
     chosen: NDArray[np.bool_],
 ) -> None:
     """Writes the labels of the chosen images."""
-    from lookalike.encoders import class_names
-
     names = np.array(class_names(encoder), object)
     count = int(chosen.sum())
     connection.execute(

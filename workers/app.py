@@ -7,6 +7,7 @@ import logging
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from celery import Celery, Task, signals
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -56,6 +57,8 @@ def worker_app(settings: Settings) -> Celery:
             running.append(start_embedder(settings, endpoints.database_url))
         except LookalikeError as error:
             raise SystemExit(f"lookalike worker: {error}") from None
+        except psycopg.errors.UndefinedTable:
+            raise SystemExit("lookalike worker: run `lookalike migrate` on this database first") from None
         except Exception:
             # Celery would log it and go on: a worker without an encoder, which takes messages and drops them.
             log.exception("the worker cannot start")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from lookalike import archive, ledger
+from lookalike import archive, ledger, limits
 from lookalike.calibration import Calibration
 from lookalike.database import connect, make_pool
 from lookalike.encoders import find_encoder
@@ -145,6 +146,7 @@ class Embedder:
         self._pool = pool
         self._pipeline = pipeline
         self._calibration = calibration
+        self._started_at = datetime.now(UTC)
         self._policy = ledger.RetryPolicy(settings.tries, settings.retry_seconds)
         self._held: dict[int, Held] = {}
         self._lock = threading.Lock()
@@ -189,9 +191,10 @@ class Embedder:
         else:
             vectors, failures = held.work.vectors(self._calibration), held.work.failures
             try:
-                self._in_database(
-                    lambda connection: ledger.finish(connection, chunk, vectors, failures, self._policy)
-                )
+                with self._pipeline.gauges.busy("store"):
+                    self._in_database(
+                        lambda connection: ledger.finish(connection, chunk, vectors, failures, self._policy)
+                    )
             except LostLeaseError:
                 log.warning("chunk %d: somebody else holds or has finished it", held.claim.chunk)
             for failure in failures:
@@ -249,7 +252,27 @@ class Embedder:
                 if one.claim.chunk not in ours and self._held.get(one.claim.chunk) is one:
                     one.lost = True
                     one.work.cancel()
+        self._say_how_busy(lifeline)
         return lifeline
+
+    def _say_how_busy(self, connection: ledger.Connection) -> None:
+        """Keeps, for `lookalike status`, the share of time that each stage worked since the last heartbeat."""
+        reading = self._pipeline.gauges.read()
+        limits.record_beat(
+            connection,
+            limits.Beat(
+                name=self.name,
+                encoder=self._settings.encoder,
+                device=self._pipeline.device,
+                batch_size=self._pipeline.batch_size,
+                started_at=self._started_at,
+                period=self._settings.lease_seconds / 3,
+                images=reading.images,
+                seconds=reading.seconds,
+                batch_fill=reading.batch_fill,
+                **{f"{stage}_busy": share for stage, share in reading.shares.items()},
+            ),
+        )
 
     def stop(self) -> None:
         """Lets chunks under way finish for `stop_seconds`; what is left then is given back. Returns at once."""

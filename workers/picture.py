@@ -21,7 +21,9 @@ def embed_picture(address: str, encoder_name: str, settings: Settings) -> NDArra
     """Returns the vector (d,) of the picture at a path or URL. Raises ImageError with the reason."""
     url = address if "://" in address else Path(address).expanduser().absolute().as_uri()
     encoder = load_encoder(encoder_name, settings)
-    vector: NDArray[np.float32] = encoder.encode(_pixels(url, "file", encoder.preprocessing, settings)).vectors[0]
+    vector: NDArray[np.float32] = encoder.encode(
+        _pixels(url, "file", encoder.preprocessing, settings)
+    ).vectors[0]
     if not np.isfinite(vector).all():
         raise ImageError(Reason.INVALID_VECTOR, address)
     return vector

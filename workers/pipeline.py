@@ -6,6 +6,7 @@ does. Everything between two stages is bounded; memory does not depend on how ma
 
 import logging
 import math
+import os
 import queue
 import threading
 import time
@@ -21,11 +22,12 @@ from lookalike.errors import ImageError
 from lookalike.ledger import ChunkImage, Failure
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
-from lookalike.vectors import Vectors
+from lookalike.vectors import Labels, Vectors
 from workers.budget import Budget, Share
 from workers.decode import decode
 from workers.fetch import Fetcher
-from workers.network import Encoder
+from workers.gauges import Gauges
+from workers.network import Encoder, is_fatal
 from workers.network.runtime import available_cores
 
 log = logging.getLogger(__name__)
@@ -35,11 +37,21 @@ log = logging.getLogger(__name__)
 MARGIN = 1.5
 # A half-full batch waits so long for images that are still on their way.
 LINGER_SECONDS = 0.1
+EXIT_DEVICE = 71
 POLL_SECONDS = 0.005
 # Files that are being fetched, wait for a decoder or are being decoded: so many bytes, and so many for each thread that
 # fetches; enough for decoders to go on while a host pauses for a moment.
 HELD_BYTES = 256 * 2**20
 HELD_FOR_A_THREAD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """What was made of one image: the SHA-256 of its file, its vector (d,), and its best classes, if there are any."""
+
+    checksum: bytes
+    vector: NDArray[np.float32]
+    labels: Labels | None
 
 
 class Work:
@@ -49,15 +61,15 @@ class Work:
         self.images = images
         self.failures: list[Failure] = []
         self.cancelled = threading.Event()
-        self._vectors: dict[int, tuple[bytes, NDArray[np.float32]]] = {}
+        self._vectors: dict[int, Encoding] = {}
         self._open = len(images)
         self._lock = threading.Lock()
         self._settled = threading.Event()
         if not images:
             self._settled.set()
 
-    def store(self, index: int, checksum: bytes, vector: NDArray[np.float32]) -> None:
-        self._settle(lambda: self._vectors.__setitem__(index, (checksum, vector)))
+    def store(self, index: int, encoding: Encoding) -> None:
+        self._settle(lambda: self._vectors.__setitem__(index, encoding))
 
     def fail(self, index: int, error: ImageError) -> None:
         failure = Failure(self.images[index], error.reason, error.detail, error.retry_after)
@@ -82,8 +94,9 @@ class Work:
     def vectors(self, calibration: Calibration) -> Vectors:
         """What was encoded, in the order of the images, whatever order they were done in."""
         done = sorted(self._vectors)
-        checksums = [np.frombuffer(self._vectors[index][0], np.uint8) for index in done]
-        vectors = np.array([self._vectors[index][1] for index in done], np.float32)
+        encodings = [self._vectors[index] for index in done]
+        checksums = [np.frombuffer(one.checksum, np.uint8) for one in encodings]
+        vectors = np.array([one.vector for one in encodings], np.float32)
         vectors = vectors.reshape(len(done), calibration.dimension)
         return Vectors(
             np.array([self.images[index].id for index in done], np.int64),
@@ -91,6 +104,7 @@ class Work:
             np.array(checksums, np.uint8).reshape(-1, 32),
             calibration.codes(vectors),
             vectors,
+            Labels.join([one.labels for one in encodings if one.labels is not None]),
         )
 
 
@@ -116,8 +130,17 @@ class Pipeline:
         self._settings = settings
         self._fetcher = fetcher
         self._encoder = encoder
+        self.device = encoder.device
         self._shorter_side = math.ceil(encoder.preprocessing.resize * MARGIN)
         decoders = settings.decode_threads or available_cores()
+        self.gauges = Gauges(
+            {
+                "fetch": settings.fetch_threads,
+                "decode": decoders,
+                "encode": encoder.passes,
+                "store": chunk_threads(settings, encoder.device),
+            }
+        )
         self._to_fetch: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._budget = Budget(HELD_FOR_A_THREAD * settings.fetch_threads, HELD_BYTES)
         # Bounded by the budget: whatever waits here has a share of it.
@@ -125,11 +148,16 @@ class Pipeline:
         self._to_encode: queue.Queue[Item] = queue.Queue(maxsize=2 * encoder.batch_size)
         self._upstream = 0
         self._count = threading.Lock()
-        fetching = (self._to_fetch, self._fetch, self._to_decode.put)
-        decoding = (self._to_decode, self._decode, self._hand_over)
+        fetching = ("fetch", self._to_fetch, self._fetch, self._to_decode.put)
+        decoding = ("decode", self._to_decode, self._decode, self._hand_over)
         _start_threads("fetch", settings.fetch_threads, self._run_stage, fetching)
         _start_threads("decode", decoders, self._run_stage, decoding)
         _start_threads("encode", encoder.passes, self._encode_forever, ())
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a full batch; it may shrink when the device runs out of memory."""
+        return self._encoder.batch_size
 
     def submit(self, images: Sequence[ChunkImage]) -> Work:
         """Starts on the images of a chunk; returns at once."""
@@ -141,7 +169,7 @@ class Pipeline:
         return work
 
     def _run_stage(
-        self, source: Queue, step: Callable[[Item], None], pass_on: Callable[[Item], None]
+        self, name: str, source: Queue, step: Callable[[Item], None], pass_on: Callable[[Item], None]
     ) -> None:
         """Takes images through one stage for ever. What fails here goes no further."""
         while True:
@@ -150,7 +178,8 @@ class Pipeline:
                 self._leave(item)
                 continue
             try:
-                step(item)
+                with self.gauges.busy(name):
+                    step(item)
             except ImageError as error:
                 self._fail(item, error)
             except Exception as error:
@@ -196,7 +225,11 @@ class Pipeline:
                 pixels = np.empty((len(batch), crop, crop, 3), np.uint8)
             try:
                 self._encode(batch, pixels[: len(batch)])
-            except Exception:
+            except Exception as error:
+                if is_fatal(error):
+                    # The device is gone for this process: only another one can go on, and the ledger will find it.
+                    log.critical("the device failed, this process leaves: %s", error)
+                    os._exit(EXIT_DEVICE)
                 # The stage must outlive any batch; the images are tried again, in other company.
                 log.exception("a batch of %d images could not be encoded", len(batch))
                 for item in batch:
@@ -216,13 +249,23 @@ class Pipeline:
 
     def _encode(self, batch: list[Item], pixels: NDArray[np.uint8]) -> None:
         np.stack([item.pixels for item in batch], out=pixels)
-        vectors = self._encoder.encode(pixels).vectors
+        with self.gauges.busy("encode"):
+            encoded = self._encoder.encode(pixels)
+        self.gauges.batch(len(batch), self._encoder.batch_size)
+        vectors = encoded.vectors
+        labels = None if encoded.classes is None else Labels.best(encoded.classes)
         sound = np.isfinite(vectors).all(axis=1) & (np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)
-        for item, is_sound, vector in zip(batch, sound, vectors, strict=True):
-            if is_sound:
-                item.work.store(item.index, item.checksum, vector)
+        for row, item in enumerate(batch):
+            if sound[row]:
+                best = None if labels is None else labels.row(row)
+                item.work.store(item.index, Encoding(item.checksum, vectors[row], best))
             else:
                 item.work.fail(item.index, ImageError(Reason.INVALID_VECTOR, "NaN, infinite or zero"))
+
+
+def chunk_threads(settings: Settings, device: str) -> int:
+    """Chunks worked on at once: while one is in the network others are fetched and stored. 4 keep a GPU at 94 %."""
+    return settings.chunk_threads or (2 if device == "cpu" else 4)
 
 
 def _close_share(item: Item) -> None:

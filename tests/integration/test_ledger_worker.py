@@ -16,13 +16,18 @@ from tests.conftest import embedded_settings
 from tests.factories import TINY, checksum, make_images, unit_vector
 from tests.servers import wait_until
 from workers.embedder import Embedder, Turns
-from workers.pipeline import Work
+from workers.gauges import STAGES, Gauges
+from workers.pipeline import Encoding, Work
 
 
 class Pipeline:
     """In place of fetch, decode and encode: vectors from keys, once `let_go` is set."""
 
+    device = "cpu"
+    batch_size = 4
+
     def __init__(self) -> None:
+        self.gauges = Gauges(dict.fromkeys(STAGES, 1))
         self.let_go = threading.Event()
         self.submitted = 0
 
@@ -35,7 +40,8 @@ class Pipeline:
     def _run(self, work: Work) -> None:
         self.let_go.wait()
         for index, image in enumerate(work.images):
-            work.store(index, checksum(image.key).tobytes(), unit_vector(image.key, 16).astype(np.float32))
+            vector = unit_vector(image.key, 16).astype(np.float32)
+            work.store(index, Encoding(checksum(image.key).tobytes(), vector, None))
 
 
 @pytest.fixture
