@@ -42,6 +42,7 @@ class Device:
         self.preprocessing = find_encoder(ENCODER).preprocessing
         self.batch_size = batch_size
         self.passes = 1
+        self.device = "cuda"
         self.sizes: list[int] = []
         self.began: list[float] = []
         self.ended: list[float] = []

@@ -6,7 +6,7 @@ from bench.table import print_table
 from lookalike.settings import Settings
 
 KINDS = {"baseline": 192, "progressive": 96, "png": 64, "tiff": 64}
-DIFFERENT = 3
+DIFFERENT = 2
 
 
 def run(settings: Settings) -> None:

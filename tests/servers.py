@@ -107,6 +107,7 @@ class Lookalike:
             "LOOKALIKE_HOME": str(folder),
             "LOOKALIKE_RETRY_SECONDS": "0.05",
             "LOOKALIKE_DECODE_THREADS": "1",
+            "LOOKALIKE_BATCH_SIZE": "8",  # no probe at each start
             "PYTHONPATH": str(ROOT),
             **settings,
         }

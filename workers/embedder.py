@@ -278,9 +278,10 @@ class Embedder:
         """Lets chunks under way finish for `stop_seconds`; what is left then is given back. Returns at once."""
 
         def give_up() -> None:
+            # First, so that whatever is not yet in the list sees it.
+            self._stopping.set()
             with self._lock:
                 held = list(self._held.values())
-            self._stopping.set()
             for one in held:
                 one.work.cancel()
 

@@ -38,6 +38,8 @@ MARGIN = 1.5
 # A half-full batch waits so long for images that are still on their way.
 LINGER_SECONDS = 0.1
 EXIT_DEVICE = 71
+# Decoded pictures that wait for the network at least: on a CPU a batch may be as small as 4.
+DECODED = 32
 POLL_SECONDS = 0.005
 # Files that are being fetched, wait for a decoder or are being decoded: so many bytes, and so many for each thread that
 # fetches; enough for decoders to go on while a host pauses for a moment.
@@ -145,7 +147,7 @@ class Pipeline:
         self._budget = Budget(HELD_FOR_A_THREAD * settings.fetch_threads, HELD_BYTES)
         # Bounded by the budget: whatever waits here has a share of it.
         self._to_decode: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        self._to_encode: queue.Queue[Item] = queue.Queue(maxsize=2 * encoder.batch_size)
+        self._to_encode: queue.Queue[Item] = queue.Queue(maxsize=max(2 * encoder.batch_size, DECODED))
         self._upstream = 0
         self._count = threading.Lock()
         fetching = ("fetch", self._to_fetch, self._fetch, self._to_decode.put)
