@@ -1,15 +1,19 @@
 """The command `lookalike`: its words, and how errors reach the terminal."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
+import psycopg
+import redis
 import typer
+from rich.markup import escape
 
 from cli import output, search, state, work
 from cli.encoders import encoders_app
 from cli.index import index_app
 from cli.services import migrate, services_app
 from lookalike import __version__
+from lookalike.database import mask
 from lookalike.errors import LookalikeError
 
 app = typer.Typer(
@@ -49,13 +53,27 @@ def version(
         raise typer.Exit
 
 
+def one_line(error: Exception) -> str:
+    """The message of a foreign error, without its line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _fail(message: str) -> NoReturn:
+    # Words of an archive are no markup: a path may hold "[/x]".
+    output.errors.print(f"[red]lookalike:[/red] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
 def main() -> None:
     """The entry point: errors of ours are one line on standard error and exit code 1, Ctrl-C is 130."""
     try:
         app()
     except LookalikeError as error:
-        output.errors.print(f"[red]lookalike:[/red] {error}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _fail(str(error))
+    except psycopg.Error as error:
+        _fail(f"Postgres: {mask(one_line(error))}")
+    except redis.RedisError as error:
+        _fail(f"the broker: {mask(one_line(error))}")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -15,6 +15,8 @@ ENVIRONMENT = {
     "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592"
     ":glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1",
     "OPENBLAS_NUM_THREADS": "1",
+    # Started in a folder that holds a `cli` or a `queue.py` of somebody else's, it must not import these.
+    "PYTHONSAFEPATH": "1",
 }
 
 

@@ -62,6 +62,8 @@ def make_pool(
         min_size=min_size,
         max_size=max_size,
         name=application_name,
+        # Its pauses double without bound: after a long outage it would go on waiting long after the server is back.
+        reconnect_timeout=10,
         open=False,
     )
 

@@ -120,7 +120,8 @@ language sql stable as $$
 $$;
 comment on function distance is 'The distance of two images: 0 the same picture, 1 nothing in common.';
 
--- Whoever connects as an analyst writes similar(...), without the schema, and cannot hold the server up.
+-- For whoever logs in as `analyst` itself. Postgres does not hand settings down to the logins that are in the role:
+-- these get their own, as README shows.
 do $$ begin
     alter role analyst set search_path to lookalike, public;
     alter role analyst set statement_timeout to '60s';
