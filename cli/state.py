@@ -8,9 +8,11 @@ import typer
 from cli import output
 from cli.options import Encoder, Json
 from cli.session import open_session
-from lookalike import books, search
+from lookalike import books, index, search
 from lookalike.limits import list_workers
 from lookalike.reasons import Reason
+
+RECALL_FLOOR = 0.99
 
 
 def status(as_json: Json = False) -> None:
@@ -31,6 +33,7 @@ def status(as_json: Json = False) -> None:
                     {"lane": lane, "state": state, "chunks": count}
                     for lane, state, count in books.count_chunks(connection, name)
                 ],
+                "index": (last := index.last_check(connection, name)) and index.as_json(last),
                 "workers": [
                     {**asdict(one), "images_per_second": round(one.images_per_second, 2), "limit": one.limit}
                     for one in workers
@@ -55,6 +58,19 @@ def status(as_json: Json = False) -> None:
             )
         if one["workers"]:
             print_workers(one["workers"])
+        if one["index"]:
+            print_recall(one["index"])
+
+
+def print_recall(check: dict[str, Any]) -> None:
+    """Shows the latest figure of what searches find, and warns of one that is low."""
+    recall, poor = check["recall"]["10"], check["poor"]
+    low = "" if recall >= RECALL_FLOOR else f", under {RECALL_FLOOR}: see `lookalike index tune`"
+    output.console.print(
+        f"searches find {recall:.1%} of the true ten nearest, {poor:.1%} of them less than half"
+        f" (checked {check['checked_at']:%Y-%m-%d}, {check['vectors']:,} vectors){low}",
+        highlight=False,
+    )
 
 
 def print_workers(workers: list[dict[str, Any]]) -> None:

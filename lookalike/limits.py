@@ -48,7 +48,7 @@ class WorkerState:
     def limit(self) -> str:
         """What this worker waits for, as a sentence."""
         if not self.alive:
-            return "nothing: it has not been heard of"
+            return "unknown: its heartbeats have stopped"
         if self.images == 0:
             return "work: none has come since its last heartbeat"
         # From the last stage back to the first: a full stage holds up all those before it.

@@ -43,7 +43,7 @@ STATE = WorkerState(
         ({"store_busy": 0.9}, "storing"),
         ({}, "work: chunks come too slowly"),
         ({"images": 0}, "work: none has come"),
-        ({"alive": False}, "it has not been heard of"),
+        ({"alive": False}, "heartbeats have stopped"),
     ],
 )
 def test_the_limit_is_the_last_full_stage(change: dict[str, float], said: str) -> None:
