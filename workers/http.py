@@ -207,11 +207,13 @@ def _perform(curl: pycurl.Curl, url: str, allowance: Allowance, lines: list[byte
         curl.perform()
     except pycurl.error as error:
         failure = error
+    body = b"".join(chunks)
+    chunks.clear()  # the handle keeps its receiver, and so the list, until its next use
     status = curl.getinfo(pycurl.RESPONSE_CODE)
     # An error page that breaks off, or is too long, is still the answer that the status gives.
     if failure is not None and status < 400:
         raise _explain(failure, status, url)
-    return Response(status, b"".join(chunks), lines or [], curl.getinfo(pycurl.RETRY_AFTER) or None)
+    return Response(status, body, lines or [], curl.getinfo(pycurl.RETRY_AFTER) or None)
 
 
 def _receiver(allowance: Allowance) -> tuple[list[bytes], Callable[[bytes], int | None]]:

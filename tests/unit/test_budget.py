@@ -1,9 +1,12 @@
 """The budget between fetch and decode: bounded by number and bytes, and no file waits for ever."""
 
 import threading
+import tracemalloc
 
-from tests.servers import wait_until
+from lookalike.settings import Settings
+from tests.servers import http_server, wait_until
 from workers.budget import Budget
+from workers.fetch import Fetcher
 
 
 def test_bytes_wait_until_others_are_given_back():
@@ -76,3 +79,17 @@ def test_many_threads_stay_within_the_limit_and_one_file():
         thread.join(30)
         assert not thread.is_alive()
     assert most <= 1000 + size
+
+
+def test_an_idle_connection_keeps_nothing_of_what_it_fetched():
+    """What a budget no longer counts is really gone: libcurl's handles are kept, their last answers are not."""
+    with http_server({"/scan.jpg": bytes(16 * 2**20)}) as address:
+        fetcher = Fetcher(Settings(_env_file=None))
+        tracemalloc.start()
+        try:
+            assert len(fetcher.fetch(f"{address}/scan.jpg", "file", 384).data) == 16 * 2**20
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            fetcher.close()
+    assert kept < 2**20
