@@ -1,6 +1,7 @@
 """`python -m bench [NAME …]`: runs the named benchmarks, or all that are quick, on services of their own."""
 
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +26,8 @@ def main() -> None:
     unknown = set(names) - set(BENCHES)
     if unknown:
         sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(BENCHES)}")
+    # When told to stop, leave by way of the blocks that end services and processes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     # Not under the checkout: the server's own user must be able to reach its data.
     home = Path(tempfile.mkdtemp(prefix="lookalike-bench-"))
     try:
