@@ -73,11 +73,13 @@ create table encoders (
     distance    text not null check (distance in ('clamped', 'halved')),
     vectors     text not null unique,
     active      boolean not null default false,
+    candidates  real not null default 40 check (candidates between 1 and 1000),
     fingerprint jsonb,
     added_at    timestamptz not null default now()
 );
 comment on table encoders is 'The networks whose vectors are kept. One is active: searches use it unless they name another.';
 comment on column encoders.distance is 'clamped: 1 - cos in 0..1, for vectors without negative values. halved: (1 - cos) / 2.';
+comment on column encoders.candidates is 'How many candidates a search of 10 ranks exactly for each neighbour; `lookalike index tune` sets it.';
 comment on column encoders.vectors is 'The table that holds the vectors of this encoder.';
 comment on column encoders.fingerprint is 'Digest of weights and preprocessing, and reference vectors; workers check themselves against it.';
 create unique index encoders_one_active on encoders (active) where active;

@@ -32,8 +32,8 @@ from workers.network.runtime import available_cores
 
 log = logging.getLogger(__name__)
 
-# A picture is fetched and decoded at this many times the size that it is resized to, which keeps the vector within
-# cosine 0.995 of a full decode (measured) at a fraction of its cost.
+# A IIIF service is asked for so many times the size that the picture is resized to: what bench/fidelity.py measures of
+# decoding at a reduced scale holds for it as well.
 MARGIN = 1.5
 # A half-full batch waits so long for images that are still on their way.
 LINGER_SECONDS = 0.1
