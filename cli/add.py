@@ -9,7 +9,7 @@ from cli.session import Session, ensure_encoder
 from lookalike.images import Refused
 from lookalike.settings import Settings
 from orchestrator.intake import Intake, take_in
-from orchestrator.sources import open_source
+from orchestrator.sources import open_source, source_name
 
 
 def register_sources(session: Session, sources: Sequence[str], as_json: bool) -> None:
@@ -21,6 +21,7 @@ def register_sources(session: Session, sources: Sequence[str], as_json: bool) ->
         for source in sources:
             take_in(
                 connection,
+                source_name(source),
                 open_source(source, session.settings),
                 session.settings.chunk_size,
                 intake,

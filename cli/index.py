@@ -1,6 +1,5 @@
 """`lookalike index`: builds the index of an encoder, and measures what searches through it find."""
 
-import os
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,13 +8,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from cli import output
 from cli.options import Encoder, Json
-from cli.session import Session, open_session
+from cli.session import open_session
 from lookalike import index, search
 
 index_app = typer.Typer(help="The index that makes searches quick, and its recall.", no_args_is_help=True)
 
 Queries = Annotated[int, typer.Option(min=1, max=10_000, help="Random images to search for.")]
-Floor = Annotated[float, typer.Option(min=0, max=1, help="Recall of the ten nearest that must be reached.")]
+Floor = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Recall of the ten nearest to reach; else LOOKALIKE_RECALL_FLOOR."),
+]
 
 
 @index_app.command("build")
@@ -30,7 +32,7 @@ def index_build(
     with session.connect() as connection:
         chosen = encoder or search.active_encoder(connection)
         planned = index.estimate(connection, chosen)
-    available = _memory_limit(session)
+        available = index.memory_limit(connection, session.settings.database_url is None)
     wanted = memory << 20 or planned.memory_bytes
     if wanted > available:
         output.errors.print(f"its graph wants {wanted >> 20:,} MB, it may have {available >> 20:,} MB")
@@ -55,19 +57,6 @@ def index_build(
         print(f"{built} partitions indexed" if built else "the index is complete")
 
 
-def _memory_limit(session: Session) -> int:
-    """Bytes that a build may take: a quarter of this machine's, or, for a server elsewhere, what it was told to use."""
-    if session.settings.database_url is None:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-    with session.connect() as connection:
-        row = connection.execute(
-            "select greatest(pg_size_bytes(current_setting('maintenance_work_mem')),"
-            " pg_size_bytes(current_setting('shared_buffers')))"
-        ).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
 @index_app.command("check")
 def index_check(encoder: Encoder = None, queries: Queries = 100, as_json: Json = False) -> None:
     """Measures recall at 1, 10 and 100 against the exact answer, and keeps it."""
@@ -82,10 +71,12 @@ def index_check(encoder: Encoder = None, queries: Queries = 100, as_json: Json =
 
 @index_app.command("tune")
 def index_tune(
-    encoder: Encoder = None, floor: Floor = 0.99, queries: Queries = 100, as_json: Json = False
+    encoder: Encoder = None, floor: Floor = None, queries: Queries = 100, as_json: Json = False
 ) -> None:
     """Finds the fewest candidates whose recall reaches the floor, and sets them. Exit code 1 when none does."""
-    with open_session().connect() as connection:
+    session = open_session()
+    floor = session.settings.recall_floor if floor is None else floor
+    with session.connect() as connection:
         chosen = encoder or search.active_encoder(connection)
         checks = index.tune(connection, chosen, floor, queries)
     if as_json:

@@ -9,9 +9,12 @@ import typer
 from rich.markup import escape
 
 from cli import output, search, state, work
+from cli.clusters import clusters_app
+from cli.duplicates import duplicates_app
 from cli.encoders import encoders_app
 from cli.index import index_app
 from cli.services import migrate, services_app
+from cli.unwanted import unwanted_app
 from lookalike import __version__
 from lookalike.database import mask
 from lookalike.errors import LookalikeError
@@ -35,6 +38,7 @@ for command in (
     state.retry,
     search.similar,
     search.search,
+    search.colour,
     search.labels,
     migrate,
 ):
@@ -42,6 +46,9 @@ for command in (
 app.add_typer(services_app, name="services")
 app.add_typer(encoders_app, name="encoders")
 app.add_typer(index_app, name="index")
+app.add_typer(duplicates_app, name="duplicates")
+app.add_typer(clusters_app, name="clusters")
+app.add_typer(unwanted_app, name="unwanted")
 
 
 @app.callback(invoke_without_command=True)

@@ -7,9 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 from rich.progress import (
@@ -34,9 +35,11 @@ from lookalike.errors import ServiceError
 from lookalike.queue import Broker, make_app
 from orchestrator import dispatch
 from orchestrator.intake import Intake, take_in
-from orchestrator.sources import open_source
+from orchestrator.sources import open_source, source_name
+from orchestrator.upkeep import keeping_up
 
 log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 POLL_SECONDS = 0.25
 # A worker that dies so often in a row cannot start at all: say so instead of trying for ever.
@@ -46,8 +49,9 @@ DEATHS = 5
 class WorkerProcess:
     """A worker in a process of its own, started again when it dies. It leaves by itself when we do."""
 
-    def __init__(self, log_file: Path) -> None:
+    def __init__(self, log_file: Path, encoder: str) -> None:
         self._log_file = log_file
+        self._encoder = encoder
         self._deaths = 0
         self._process = self._start()
 
@@ -57,7 +61,7 @@ class WorkerProcess:
         with self._log_file.open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", "cli.main", "worker", "--leash"],
-                env={**os.environ, "PYTHONSAFEPATH": "1"},
+                env={**os.environ, "PYTHONSAFEPATH": "1", "LOOKALIKE_ENCODER": self._encoder},
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -93,15 +97,15 @@ class WorkerProcess:
             self._process.wait()
 
 
-class Counter:
-    """Asks the ledger again and again how much is left to do; waits for a database that is away."""
+class Asker:
+    """Asks the database the same again and again; waits for one that is away."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._connection: Connection | None = None
 
-    def left(self) -> int:
-        """Images in unfinished chunks."""
+    def ask(self, question: Callable[[Connection], Answer]) -> Answer:
+        """Returns what `question` says of a connection."""
         for attempt in Retrying(
             retry=retry_if_exception_type((ServiceError, psycopg.OperationalError)),
             wait=wait_random_exponential(0.5, max=10),
@@ -110,7 +114,7 @@ class Counter:
             with attempt:
                 if self._connection is None or self._connection.closed:
                     self._connection = self._session.connect()
-                return books.count_left(self._connection, self._session.settings.encoder)
+                return question(self._connection)
         raise AssertionError("tenacity returns or raises")
 
     def close(self) -> None:
@@ -139,9 +143,9 @@ def run(session: Session, sources: Sequence[str], quiet: bool = False) -> tuple[
         before = books.count_images(connection)
     with (
         dispatching(session) as broken,
-        working(session) as worker,
-        closing(Counter(session)) as counter,
-        _progress(quiet) as progress,
+        working(session, encoder) as worker,
+        closing(Asker(session)) as asker,
+        progress_bar(quiet) as progress,
     ):
         task = progress.add_task(encoder, total=None)
         reading = threading.Thread(target=_read_sources, args=(session, sources, intake, failed), daemon=True)
@@ -155,7 +159,7 @@ def run(session: Session, sources: Sequence[str], quiet: bool = False) -> tuple[
             # In this order: what is registered last is counted.
             is_reading = reading.is_alive()
             since = time.monotonic()
-            left, previous = counter.left(), left
+            left, previous = asker.ask(lambda connection: books.count_left(connection, encoder)), left
             if left < previous:
                 worker.alive()
             total = before + intake.registered.new
@@ -174,7 +178,11 @@ def _read_sources(session: Session, sources: Sequence[str], intake: Intake, fail
         with session.connect() as connection:
             for source in sources:
                 take_in(
-                    connection, open_source(source, session.settings), session.settings.chunk_size, intake
+                    connection,
+                    source_name(source),
+                    open_source(source, session.settings),
+                    session.settings.chunk_size,
+                    intake,
                 )
     except psycopg.OperationalError as error:
         said = describe(error, session.endpoints.database_url)
@@ -200,7 +208,8 @@ def dispatching(session: Session) -> Iterator[list[Exception]]:
     thread = threading.Thread(target=orchestrate, name="orchestrator", daemon=True)
     thread.start()
     try:
-        yield broken
+        with keeping_up(session.settings, session.connect):
+            yield broken
     finally:
         stop.set()
         thread.join(10)
@@ -208,10 +217,10 @@ def dispatching(session: Session) -> Iterator[list[Exception]]:
 
 
 @contextmanager
-def working(session: Session) -> Iterator[WorkerProcess]:
+def working(session: Session, encoder: str) -> Iterator[WorkerProcess]:
     """A worker process, for the time of the block; a second Ctrl-C does not wait for it."""
     session.settings.home.mkdir(parents=True, exist_ok=True)
-    worker = WorkerProcess(session.settings.home / "worker.log")
+    worker = WorkerProcess(session.settings.home / "worker.log", encoder)
     try:
         yield worker
     except KeyboardInterrupt:
@@ -225,7 +234,8 @@ def working(session: Session) -> Iterator[WorkerProcess]:
         worker.stop(session.settings.stop_seconds + 10)
 
 
-def _progress(quiet: bool) -> Progress:
+def progress_bar(quiet: bool) -> Progress:
+    """The bar of long work on images, on standard error."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),

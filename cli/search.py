@@ -48,14 +48,35 @@ def search(
         _show_neighbours(picture, chosen, found, as_json)
 
 
+def colour(
+    wanted: Annotated[
+        str, typer.Argument(metavar="HEX", help="Red, green and blue: c83c32 or '#c83c32' (mind the quotes).")
+    ],
+    k: Count = 10,
+    max_distance: MaxDistance = None,
+    as_json: Json = False,
+) -> None:
+    """Shows the images that hold most of a colour. Distance 0 is a picture all of this colour."""
+    with open_session().connect() as connection:
+        found = searching.by_colour(connection, wanted, k, max_distance)
+    if as_json:
+        output.print_json({"query": wanted, "neighbours": found})
+    else:
+        output.print_table(wanted, _COLUMNS, _rows(found))
+
+
 def _show_neighbours(query: str, encoder: str, found: list[searching.Neighbour], as_json: bool) -> None:
     if as_json:
         output.print_json({"query": query, "encoder": encoder, "neighbours": found})
         return
-    output.print_table(
-        f"{query} ({encoder})", ("rank", "image", "distance", "work", "title", "licence"),
-        [(n.rank, n.image, n.distance, n.work, n.title, n.licence) for n in found],
-    )  # fmt: skip
+    output.print_table(f"{query} ({encoder})", _COLUMNS, _rows(found))
+
+
+_COLUMNS = ("rank", "image", "distance", "work", "title", "licence")
+
+
+def _rows(found: list[searching.Neighbour]) -> list[tuple[object, ...]]:
+    return [(n.rank, n.image, n.distance, n.work, n.title, n.licence) for n in found]
 
 
 def labels(

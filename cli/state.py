@@ -1,6 +1,7 @@
 """`lookalike status`, `audit`, `failures` and `retry`: what is done, what is not, and why."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,9 @@ from lookalike import books, index, search
 from lookalike.limits import list_workers
 from lookalike.reasons import Reason
 
-RECALL_FLOOR = 0.99
+# A check is old after so many days, or when the archive has grown by this share since.
+OLD_DAYS = 30
+OLD_GROWTH = 0.2
 
 
 def status(as_json: Json = False) -> None:
@@ -59,16 +62,20 @@ def status(as_json: Json = False) -> None:
         if one["workers"]:
             print_workers(one["workers"])
         if one["index"]:
-            print_recall(one["index"])
+            print_recall(one["index"], one["done"], session.settings.recall_floor)
 
 
-def print_recall(check: dict[str, Any]) -> None:
-    """Shows the latest figure of what searches find, and warns of one that is low."""
+def print_recall(check: dict[str, Any], vectors: int, floor: float) -> None:
+    """Shows the latest figure of what searches find, and warns of one that is low or old."""
     recall, poor = check["recall"]["10"], check["poor"]
-    low = "" if recall >= RECALL_FLOOR else f", under {RECALL_FLOOR}: see `lookalike index tune`"
+    warnings = [] if recall >= floor else [f"under {floor}: see `lookalike index tune`"]
+    age = datetime.now(UTC) - check["checked_at"]
+    if age > timedelta(days=OLD_DAYS) or vectors > check["vectors"] * (1 + OLD_GROWTH):
+        warnings.append(f"old, there are {vectors:,} vectors now: see `lookalike index check`")
     output.console.print(
         f"searches find {recall:.1%} of the true ten nearest, {poor:.1%} of them less than half"
-        f" (checked {check['checked_at']:%Y-%m-%d}, {check['vectors']:,} vectors){low}",
+        f" (checked {check['checked_at']:%Y-%m-%d}, {check['vectors']:,} vectors)"
+        + "".join(f"; {warning}" for warning in warnings),
         highlight=False,
     )
 

@@ -36,6 +36,7 @@ def orchestrate() -> None:
     """Runs the orchestrator: leases chunks, hands them to the workers, sweeps. Ends on SIGTERM or Ctrl-C."""
     from lookalike.queue import Broker, make_app
     from orchestrator import dispatch
+    from orchestrator.upkeep import keeping_up
 
     log_to_terminal()
     session = open_session()
@@ -45,13 +46,9 @@ def orchestrate() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     broker = Broker(session.endpoints.broker_url)
-    dispatch.run(
-        session.settings,
-        session.connect,
-        make_app(session.endpoints.broker_url, session.settings.encoder),
-        broker,
-        stop,
-    )
+    app = make_app(session.endpoints.broker_url, session.settings.encoder)
+    with keeping_up(session.settings, session.connect):
+        dispatch.run(session.settings, session.connect, app, broker, stop)
     broker.close()
 
 

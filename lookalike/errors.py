@@ -5,6 +5,8 @@ LookalikeError
 ├── ServiceError            a database, broker or embedded server is not there
 ├── SourceError             a source of images cannot be read at all
 ├── UnknownImageError       no image has this key, or it has no vector
+├── UnknownClusterError     no cluster has this number
+├── UnknownSetError         no set of unwanted images has this name
 ├── EncoderError            an encoder cannot be used
 │   ├── UnknownEncoderError
 │   ├── WeightsError        its weights cannot be had
@@ -37,6 +39,14 @@ class SourceError(LookalikeError):
 
 class UnknownImageError(LookalikeError):
     """No image has this key, or it has no vector yet."""
+
+
+class UnknownClusterError(LookalikeError):
+    """No cluster has this number."""
+
+
+class UnknownSetError(LookalikeError):
+    """No set of unwanted images has this name."""
 
 
 class EncoderError(LookalikeError):

@@ -15,7 +15,8 @@ class Image:
     `key` is its stable, unique name in the archive. `url` is where to fetch it: the address of a file (`file://`,
     `http(s)://`, `s3://bucket/key`) when `protocol` is "file", the base address of a IIIF image service (without
     `/info.json`) when it is "iiif". `content` is what the source knows of the bytes (an ETag, checksum or version):
-    when it changes, the image is embedded again; None means that the source cannot tell.
+    when it changes, the image is embedded again; None means that the source cannot tell. `source` is what announced it
+    first, `digitised` the day of its digitisation (an ISO date); without one, that of its registration is taken.
     """
 
     key: str
@@ -26,6 +27,8 @@ class Image:
     licence: str | None = None
     access: str | None = None
     content: str | None = None
+    source: str | None = None
+    digitised: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

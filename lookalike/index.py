@@ -3,6 +3,7 @@
 Without an index searches are right but slow; with one they are quick and find nearly all. How nearly is measured.
 """
 
+import os
 import statistics
 import threading
 import time
@@ -32,8 +33,6 @@ INDEX_BYTES_PER_BIT = 0.125
 BUILD_SECONDS = 0.0004
 # A graph that does not fit is built on disk, many times slower: leave some room.
 HEADROOM = 1.25
-# Up to here an exact scan of the codes is quick enough (0.3 microseconds a row).
-ROWS_WORTH_AN_INDEX = 300_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,6 @@ class Estimate:
     memory_bytes: int
     disk_bytes: int
     core_seconds: float
-    worth_it: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +103,34 @@ def estimate(connection: Connection, encoder: str) -> Estimate:
         int(largest * (GRAPH_BYTES + GRAPH_BYTES_PER_BIT * bits) * HEADROOM),
         int(rows * (INDEX_BYTES + INDEX_BYTES_PER_BIT * bits)),
         rows * BUILD_SECONDS,
-        rows > ROWS_WORTH_AN_INDEX,
     )
+
+
+def memory_limit(connection: Connection, on_this_machine: bool) -> int:
+    """Bytes that a build may take: a quarter of this machine's, or what a server elsewhere was told to use."""
+    if on_this_machine:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        return int(cursor.execute(QUERIES["memory"]).fetchone() or 0)
+
+
+def is_searchable(connection: Connection, encoder: str, least_rows: int) -> bool:
+    """Whether searches of the encoder are quick: by its index, or because it has no more than `least_rows` vectors."""
+    partitions = list_partitions(connection, encoder)
+    return all(one.valid for one in partitions) or sum(one.rows for one in partitions) <= least_rows
+
+
+def is_due(connection: Connection, encoder: str, least_rows: int) -> bool:
+    """Whether a backfill has ended and left more than `least_rows` vectors without an index.
+
+    One that an operator has dropped is due again when a backfill has made progress since.
+    """
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        if not cursor.execute(QUERIES["backfill_ended"], {"encoder": encoder}).fetchone():
+            return False
+    if all(partition.valid for partition in list_partitions(connection, encoder)):
+        return False
+    return estimate(connection, encoder).rows > least_rows
 
 
 def build(
@@ -115,12 +139,14 @@ def build(
     memory_bytes: int,
     parallel: int,
     on_progress: Callable[[Progress], None],
+    stop: threading.Event | None = None,
 ) -> int:
     """Builds what is missing, partition by partition, while writes and searches go on; returns how many it built.
 
     `memory_bytes` is for the graph of one partition, `parallel` the helping processes of the server. Stopped at any
     moment it leaves no broken index behind, and the next call goes on with the partitions that are missing. Raises
-    ServiceError when somebody else is building, or when a graph outgrows the memory, which would take hours.
+    ServiceError when somebody else is building, or when a graph outgrows the memory, which would take hours. `stop`
+    interrupts it.
     """
     built = 0
     with connect() as connection, connect() as watcher:
@@ -133,7 +159,7 @@ def build(
             connection.execute("select set_config(%s, %s, false)", [setting, value])
         for number, partition in enumerate(partitions):
             if not partition.valid:
-                with _watching(connection, watcher, number, len(partitions), on_progress) as outgrown:
+                with _watching(connection, watcher, number, len(partitions), on_progress, stop) as outgrown:
                     _build_partition(connection, partition, outgrown)
                 built += 1
         on_progress(Progress(len(partitions), len(partitions), 0, "done"))
@@ -171,9 +197,10 @@ def _watching(
     finished: int,
     partitions: int,
     on_progress: Callable[[Progress], None],
+    interrupt: threading.Event | None,
 ) -> Iterator[threading.Event]:
     """Reports the progress of a build every half second, for the time of the block; cancels one that outgrows its
-    memory and sets the event that it yields."""
+    memory, which sets the event that it yields, or when `interrupt` is set."""
     stop, outgrown = threading.Event(), threading.Event()
 
     def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
@@ -182,7 +209,7 @@ def _watching(
 
     def watch() -> None:
         while not stop.wait(0.5):
-            if outgrown.is_set():
+            if outgrown.is_set() or (interrupt is not None and interrupt.is_set()):
                 connection.cancel_safe()
             with watcher.cursor(row_factory=dict_row) as cursor:
                 row = cursor.execute(QUERIES["progress"], {"pid": connection.info.backend_pid}).fetchone()
@@ -206,6 +233,7 @@ def drop(connection: Connection, encoder: str) -> int:
     found = [p for p in list_partitions(connection, encoder) if p.valid is not None]
     for partition in found:
         connection.execute(sql.SQL(QUERIES["drop_index"]).format(index=sql.Identifier(partition.index)))
+    connection.execute(QUERIES["note_drop"], {"encoder": encoder})
     return len(found)
 
 

@@ -8,8 +8,8 @@ changes nothing.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from random import random
 from typing import Literal
@@ -25,12 +25,9 @@ from lookalike.queries import load_queries
 from lookalike.reasons import Reason
 from lookalike.vectors import Vectors, store_vectors
 
-Lane = Literal["events", "backfill", "suspect"]
+Lane = Literal["events", "backfill", "suspect", "analysis"]
 # The order is the order in which workers serve them.
-LANES: tuple[Lane, ...] = ("events", "suspect", "backfill")
-
-CRASHES_BEFORE_SPLIT = 2
-CRASHES_BEFORE_DEATH = 3
+LANES: tuple[Lane, ...] = ("events", "suspect", "backfill", "analysis")
 
 Connection = psycopg.Connection[tuple[object, ...]]
 QUERIES = load_queries("ledger")
@@ -74,13 +71,14 @@ class ChunkImage:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A started chunk with the images that still need a vector."""
+    """A started chunk with its images: those that still need a vector, or, for an analysis, all that have one."""
 
     lease: Lease
     encoder: str
     lane: Lane
     attempts: int
     images: list[ChunkImage]
+    analysis: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +97,6 @@ class RetryPolicy:
 
     tries: int
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """What a sweep found: messages that nobody took, crashes, and images given up."""
-
-    expired: int = 0
-    crashed: int = 0
-    dead: list[int] = field(default_factory=list)
 
 
 # Registration -------------------------------------------------------------------------------------------------------
@@ -198,10 +187,13 @@ def start(connection: Connection, claim: Lease, worker: str, seconds: float) -> 
         if row is None:
             return None
         query = "select_images_in_range" if row["ids"] is None else "select_images_in_list"
+        if row["analysis"] is not None:
+            query = "select_embedded_in_range" if row["ids"] is None else "select_embedded_in_list"
         statement = sql.SQL(QUERIES[query]).format(vectors=_vectors_table(connection, row["encoder"]))
         with connection.cursor(row_factory=class_row(ChunkImage)) as images:
             images.execute(statement, {"lo": row["lo"], "hi": row["hi"], "ids": row["ids"]})
-            return Chunk(claim, row["encoder"], row["lane"], row["attempts"], images.fetchall())
+            found = images.fetchall()
+            return Chunk(claim, row["encoder"], row["lane"], row["attempts"], found, row["analysis"])
 
 
 def renew(connection: Connection, claims: Sequence[Lease], seconds: float) -> set[int]:
@@ -229,24 +221,31 @@ def finish(
     again = [f for f in failures if f.reason.transient and may_repeat]
     final = [f for f in failures if not (f.reason.transient and may_repeat)]
     with connection.transaction():
-        claim = {"chunk": chunk.lease.chunk, "lease": chunk.lease.lease}
-        if connection.execute(QUERIES["finish"], claim).rowcount == 0:
-            raise LostLeaseError
+        _pass_fence(connection, chunk)
         table = _vectors_table(connection, chunk.encoder)
         store_vectors(connection, chunk.encoder, table, vectors)
         if len(vectors):
-            connection.execute(
-                QUERIES["delete_failures"],
-                {
-                    "encoder": chunk.encoder,
-                    "ids": vectors.image_ids.tolist(),
-                    "revisions": vectors.revisions.tolist(),
-                },
-            )
+            done = {"encoder": chunk.encoder, "ids": vectors.image_ids.tolist()}
+            connection.execute(QUERIES["delete_failures"], {**done, "revisions": vectors.revisions.tolist()})
+            connection.execute(QUERIES["begin_follow_up"], done)
+            connection.execute(QUERIES["insert_follow_up"], done)
         if final:
             _insert_failures(connection, chunk.encoder, table, final, attempts)
         if again:
             _insert_retry(connection, chunk, again, policy)
+
+
+def finish_analysis(connection: Connection, chunk: Chunk, store: Callable[[Connection, Chunk], None]) -> None:
+    """Settles a chunk of an analysis: fence and whatever `store` writes, in one transaction. Raises LostLeaseError."""
+    with connection.transaction():
+        _pass_fence(connection, chunk)
+        store(connection, chunk)
+
+
+def _pass_fence(connection: Connection, chunk: Chunk) -> None:
+    claim = {"chunk": chunk.lease.chunk, "lease": chunk.lease.lease}
+    if connection.execute(QUERIES["finish"], claim).rowcount == 0:
+        raise LostLeaseError
 
 
 def _insert_failures(
@@ -313,74 +312,3 @@ def claim_worker_name(connection: Connection, host: str, before: str | None = No
         if row[0]:
             return name
     raise AssertionError("the count never ends")
-
-
-# Sweep --------------------------------------------------------------------------------------------------------------
-
-
-def sweep(connection: Connection, worker: str | None = None) -> Swept:
-    """Gives expired leases back. A chunk that crashed two workers is halved; one image that crashed three is dead.
-
-    A crash of a worker counts for every chunk that it held. Only in the suspect lane, where a worker holds nothing
-    else, does it prove anything: whatever crashed twice goes there, and an image can die nowhere else.
-
-    With `worker`, also takes back what a worker of this name held: it has just started anew, so it crashed before.
-    """
-    expired = connection.execute(QUERIES["expire_queued"]).rowcount if worker is None else 0
-    swept = Swept(expired=expired)
-    with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(QUERIES["lock_crashed"], {"worker": worker}).fetchall()
-        for row in rows:
-            swept = replace(swept, crashed=swept.crashed + 1, dead=swept.dead + _crash(connection, row))
-    return swept
-
-
-def _crash(connection: Connection, row: dict[str, object]) -> list[int]:
-    """Decides what becomes of one crashed chunk; returns the images given up."""
-    ids = row["ids"]
-    if ids is None:
-        found = connection.execute(QUERIES["chunk_image_ids"], {"lo": row["lo"], "hi": row["hi"]})
-        ids = [image for (image,) in found]
-    assert isinstance(ids, list)
-    crashes = row["crashes"]
-    assert isinstance(crashes, int)
-    if len(ids) > 1 and crashes >= CRASHES_BEFORE_SPLIT:
-        middle = len(ids) // 2
-        for half in (ids[:middle], ids[middle:]):
-            connection.execute(
-                QUERIES["insert_suspects"], {"encoder": row["encoder"], "ids": half, "parent": row["id"]}
-            )
-        connection.execute(QUERIES["retire"], {"chunk": row["id"], "state": "split"})
-        return []
-    if len(ids) == 1 and crashes >= CRASHES_BEFORE_DEATH:
-        detail = f"{crashes} workers ended while they worked on it, last {row['worker']}"
-        connection.execute(
-            QUERIES["insert_dead"],
-            {"encoder": row["encoder"], "image": ids[0], "detail": detail, "crashes": crashes},
-        )
-        connection.execute(QUERIES["retire"], {"chunk": row["id"], "state": "dead"})
-        return [ids[0]]
-    connection.execute(QUERIES["crash"], {"chunk": row["id"], "alone": CRASHES_BEFORE_SPLIT})
-    return []
-
-
-def prolong_queued(connection: Connection, encoder: str, lane: Lane, waiting: int, seconds: float) -> None:
-    """Keeps the leases of a lane's queued chunks alive while `waiting` messages in the broker cover them all.
-
-    Otherwise a lane without workers would expire and be published again and again, and fill the broker.
-    """
-    connection.execute(
-        QUERIES["prolong_queued"],
-        {"encoder": encoder, "lane": lane, "waiting": waiting, "seconds": seconds},
-    )
-
-
-def give_back_queued(connection: Connection, encoder: str | None, lane: Lane | None, remaining: float) -> int:
-    """Makes queued chunks pending again whose messages the broker lost, and returns how many.
-
-    `remaining` is the most seconds that their lease may still run: it spares those that were published just now.
-    Without `encoder`, chunks of all encoders and lanes.
-    """
-    return connection.execute(
-        QUERIES["give_back_queued"], {"encoder": encoder, "lane": lane, "remaining": remaining}
-    ).rowcount

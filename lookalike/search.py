@@ -97,6 +97,22 @@ def labels(connection: Connection, image: KnownImage, encoder: str) -> list[Labe
         return cursor.fetchall()
 
 
+def by_colour(
+    connection: Connection,
+    colour: str,
+    k: int = 10,
+    max_distance: float | None = None,
+    within: Sequence[int] | None = None,
+) -> list[Neighbour]:
+    """The k images that hold most of a colour ('#c83c32' or 'c83c32'), among all or those of these ids.
+
+    The distance is 1 - the share of the picture that has the colour. Raises ConfigurationError for what is no colour,
+    and for a k that is not in 1..1000.
+    """
+    arguments = [colour, k, max_distance, None if within is None else list(within)]
+    return _neighbours(connection, "by_colour(%s, %s, %s, %s::bigint[])", arguments)
+
+
 def _neighbours(connection: Connection, call: str, arguments: Sequence[object]) -> list[Neighbour]:
     try:
         with connection.cursor(row_factory=class_row(Neighbour)) as cursor:

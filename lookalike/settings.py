@@ -43,6 +43,14 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         60, gt=0, description="a chunk whose worker is silent for so long is given back"
     )
+    index_rows: int = Field(
+        300_000,
+        ge=0,
+        description="an encoder with more vectors than this gets its index when a backfill ends; 0: never",
+    )
+    recall_floor: float = Field(
+        0.99, ge=0, le=1, description="share of the true ten nearest that searches are to find"
+    )
     tries: int = Field(5, ge=1, le=20, description="how often an image with a transient failure is tried")
     retry_seconds: float = Field(
         2, gt=0, description="pause before the second try; doubles with each further one"

@@ -14,6 +14,10 @@ from lookalike.queries import load_queries
 QUERIES = load_queries("ledger")
 # Classes of an image that are kept as labels.
 LABELS = 5
+# Colours of an image that are kept as its palette, at most.
+PALETTE = 5
+# Side of the miniature of an image, in pixels.
+MINIATURE = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +48,29 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True)
+class Appearance:
+    """The shape and the colours of one image.
+
+    aspect_ratio: width / height, upright. average_colour and palette: colours of sRGB as '#rrggbb', up to 5 in the
+    palette, the one of the largest share first. palette_shares: the share of the area that each stands for, sum 1.
+    miniature: 12 x 12 greys of one byte, row by row.
+    """
+
+    aspect_ratio: float
+    average_colour: str
+    palette: tuple[str, ...]
+    palette_shares: tuple[float, ...]
+    miniature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Vectors:
     """Vectors of n images by one encoder.
 
     image_ids: int64 (n,). revisions: int32 (n,), the revision of each image that was read. checksums: uint8 (n, 32),
     SHA-256 of the bytes fetched. codes: uint8 (n, ceil(d / 8)), most significant bit first. vectors: float32 or
-    float16 (n, d), finite and of unit length. labels: of the same n images, None without a classifier.
+    float16 (n, d), finite and of unit length. labels: of the same n images, None without a classifier. appearances: of
+    the same n images, None where unknown, or for all.
     """
 
     image_ids: NDArray[np.int64]
@@ -58,6 +79,7 @@ class Vectors:
     codes: NDArray[np.uint8]
     vectors: NDArray[np.floating]
     labels: Labels | None = None
+    appearances: Sequence[Appearance | None] | None = None
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -66,7 +88,7 @@ class Vectors:
 def store_vectors(
     connection: psycopg.Connection[tuple[object, ...]], encoder: str, table: sql.Identifier, vectors: Vectors
 ) -> None:
-    """Writes vectors and labels; those of later content replace earlier ones, never the other way round."""
+    """Writes vectors, labels and appearances; later content replaces earlier, never the other way round."""
     if not len(vectors):
         return
     dimension = vectors.vectors.shape[1]
@@ -91,6 +113,8 @@ def store_vectors(
             vectors.labels,
             np.isin(vectors.image_ids, np.array(stored, np.int64)),
         )
+    if vectors.appearances is not None:
+        _store_appearances(connection, vectors.image_ids, vectors.revisions, vectors.appearances)
 
 
 def _store_labels(
@@ -111,6 +135,32 @@ def _store_labels(
             "ranks": list(range(1, LABELS + 1)) * count,
             "labels": names[labels.classes[chosen]].ravel().tolist(),
             "probabilities": labels.probabilities[chosen].ravel().tolist(),
+        },
+    )
+
+
+def _store_appearances(
+    connection: psycopg.Connection[tuple[object, ...]],
+    image_ids: NDArray[np.int64],
+    revisions: NDArray[np.int32],
+    appearances: Sequence[Appearance | None],
+) -> None:
+    """Writes the appearances that are known, of images that have none of this revision yet."""
+    rows = zip(image_ids.tolist(), revisions.tolist(), appearances, strict=True)
+    known = [(image, revision, one) for image, revision, one in rows if one is not None]
+    if not known:
+        return
+    connection.execute(
+        QUERIES["merge_appearances"],
+        {
+            "ids": [image for image, _, _ in known],
+            "revisions": [revision for _, revision, _ in known],
+            "ratios": [one.aspect_ratio for _, _, one in known],
+            "averages": [one.average_colour for _, _, one in known],
+            # An array of arrays of different lengths is no array of Postgres: each palette is one text.
+            "palettes": [",".join(one.palette) for _, _, one in known],
+            "shares": [",".join(f"{share:.6f}" for share in one.palette_shares) for _, _, one in known],
+            "miniatures": [one.miniature for _, _, one in known],
         },
     )
 

@@ -14,7 +14,7 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 
-from lookalike import books, ledger
+from lookalike import books, index, ledger, sweeping
 from lookalike.errors import ServiceError
 from lookalike.queue import Broker, publish
 from lookalike.settings import Settings
@@ -27,6 +27,9 @@ GRACE_SECONDS = 10.0
 QUEUED_SECONDS = 600.0
 SWEEP_SECONDS = 1.0
 IDLE_SECONDS = 0.1
+SEARCHABLE_SECONDS = 5.0
+# Where no index is ever to be built by itself.
+LARGE_ARCHIVE = 300_000
 # What a database or broker that is away raises; InternalError: after a failover, a server that is read-only still.
 AWAY = (
     ServiceError,
@@ -49,6 +52,7 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self._next_sweep = 0.0
+        self._searchable: dict[str, tuple[bool, float]] = {}
         # After an outage, or when we are new, leases look expired: the heartbeats get a moment to renew theirs first.
         self._leases_count_from = time.monotonic() + self.settings.lease_seconds / 3 + 1
 
@@ -64,15 +68,27 @@ class Dispatcher:
         )
 
     def _fill(self, encoder: str, lane: ledger.Lane) -> int:
+        if lane == "analysis" and not self._is_searchable(encoder):
+            return 0
         claims = ledger.lease(self.connection, encoder, lane, self.settings.window, QUEUED_SECONDS)
         if claims:
             publish(self.app, encoder, lane, claims)
         return len(claims)
 
+    def _is_searchable(self, encoder: str) -> bool:
+        """Analyses wait for the index of a large archive: each of their searches would read all of it."""
+        now = time.monotonic()
+        answer, until = self._searchable.get(encoder, (False, 0.0))
+        if now >= until:
+            rows = self.settings.index_rows or LARGE_ARCHIVE
+            answer = index.is_searchable(self.connection, encoder, rows)
+            self._searchable[encoder] = (answer, now + SEARCHABLE_SECONDS)
+        return answer
+
     def sweep(self) -> None:
         """Gives back what crashed workers held and what the broker lost."""
         if self.broker.was_wiped():
-            lost = ledger.give_back_queued(self.connection, None, None, QUEUED_SECONDS)
+            lost = sweeping.give_back_queued(self.connection, None, None, QUEUED_SECONDS)
             if lost:
                 log.warning("the broker was wiped: %d chunks are published again", lost)
         else:
@@ -86,18 +102,18 @@ class Dispatcher:
         """Compares the queued chunks of a lane with the messages that wait for it."""
         waiting = self.broker.waiting(encoder, lane)
         if waiting:
-            ledger.prolong_queued(self.connection, encoder, lane, waiting, QUEUED_SECONDS)
+            sweeping.prolong_queued(self.connection, encoder, lane, waiting, QUEUED_SECONDS)
             return
-        lost = ledger.give_back_queued(self.connection, encoder, lane, QUEUED_SECONDS - GRACE_SECONDS)
+        lost = sweeping.give_back_queued(self.connection, encoder, lane, QUEUED_SECONDS - GRACE_SECONDS)
         if lost:
             log.warning("%d messages of lane %s were lost: published again", lost, lane)
 
     def _sweep_leases(self) -> None:
-        swept = ledger.sweep(self.connection)
+        swept = sweeping.sweep(self.connection)
         if swept.crashed:
             log.warning("%d chunks came back from workers that fell silent", swept.crashed)
         for image in swept.dead:
-            log.error("image %d crashed %d workers and is given up", image, ledger.CRASHES_BEFORE_DEATH)
+            log.error("image %d crashed %d workers and is given up", image, sweeping.CRASHES_BEFORE_DEATH)
 
 
 def run(

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lookalike import ledger
 from lookalike.images import Announcement, Image, Refused
@@ -31,12 +31,16 @@ class Intake:
 
 def take_in(
     connection: ledger.Connection,
+    source: str,
     announcements: Iterable[Announcement],
     chunk_size: int,
     intake: Intake,
     on_batch: Callable[[Intake], None] = lambda _: None,
 ) -> None:
-    """Registers all announcements of a source and counts them in `intake`. Stopped at any point, it can be repeated."""
+    """Registers all announcements of a source and counts them in `intake`. Stopped at any point, it can be repeated.
+
+    `source` is what the images are filed under, where they are new.
+    """
     size = -(-BATCH // chunk_size) * chunk_size
     batch: list[Image] = []
     since = time.monotonic()
@@ -44,7 +48,7 @@ def take_in(
         if isinstance(announcement, Refused):
             intake.refuse(announcement)
         else:
-            batch.append(announcement)
+            batch.append(replace(announcement, source=source))
         if len(batch) >= size or time.monotonic() - since > FLUSH_SECONDS:
             _flush(connection, batch, chunk_size, intake)
             on_batch(intake)

@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from lookalike.encoders import Preprocessing
 from lookalike.errors import ImageError
 from lookalike.reasons import Reason
+from workers.appearance import Glimpse, glimpse
 from workers.colour import flatten, to_srgb
 from workers.formats import ends_early, refuse_non_images, unidentified
 from workers.framing import Picture, frame
@@ -66,13 +67,13 @@ class _PixelBudget:
 _budget = _PixelBudget(100_000_000)
 
 
-def decode(data: bytes, preprocessing: Preprocessing, out: NDArray[np.uint8], max_pixels: int) -> None:
-    """Decodes an image file of any format and writes the network's view of it into `out`.
+def decode(data: bytes, preprocessing: Preprocessing, out: NDArray[np.uint8], max_pixels: int) -> Glimpse:
+    """Decodes an image file of any format, writes the network's view of it into `out`, and returns a glimpse of it.
 
     `out` is uint8, crop x crop x 3, RGB (sRGB), for `preprocessing` with `crop` <= `resize`: the geometry is
     that of torchvision's Resize(resize, antialias=True) and CenterCrop(crop), EXIF orientation applied, first
     frame of many, transparency on white. Large pictures are decoded at a reduced scale that leaves 1.5 times
-    `crop`, and no less than `resize`.
+    `crop`, and no less than `resize`. Shape and colours are those of the whole picture.
 
     Raises ImageError with one of the reasons of decoding, or HTML_PAGE. Pictures of more than `max_pixels`
     pixels are refused by their header. MemoryError passes: the machine is at fault, not the image.
@@ -80,9 +81,8 @@ def decode(data: bytes, preprocessing: Preprocessing, out: NDArray[np.uint8], ma
     refuse_non_images(data)
     try:
         if data.startswith(b"\xff\xd8"):
-            _decode_jpeg(data, preprocessing, out, max_pixels)
-        else:
-            _decode_with_pillow(data, preprocessing, out, max_pixels)
+            return _decode_jpeg(data, preprocessing, out, max_pixels)
+        return _decode_with_pillow(data, preprocessing, out, max_pixels)
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -93,22 +93,25 @@ def decode(data: bytes, preprocessing: Preprocessing, out: NDArray[np.uint8], ma
         raise _explain(error, data) from error
 
 
-def _decode_jpeg(data: bytes, preprocessing: Preprocessing, out: NDArray[np.uint8], max_pixels: int) -> None:
+def _decode_jpeg(
+    data: bytes, preprocessing: Preprocessing, out: NDArray[np.uint8], max_pixels: int
+) -> Glimpse:
     """The fast road. What libjpeg-turbo refuses goes to Pillow, which forgives harmless faults."""
     try:
         header = read_header(data)
     except ValueError:
-        _decode_with_pillow(data, preprocessing, out, max_pixels)
-        return
+        return _decode_with_pillow(data, preprocessing, out, max_pixels)
     _check_size(header.height, header.width, max_pixels)
-    if header.colours not in ("Gray", "YCbCr", "RGB") or not _try_scaled(data, header, preprocessing, out):
-        _decode_with_pillow(data, preprocessing, out, max_pixels)
+    scaled = None
+    if header.colours in ("Gray", "YCbCr", "RGB"):
+        scaled = _try_scaled(data, header, preprocessing, out)
+    return scaled or _decode_with_pillow(data, preprocessing, out, max_pixels)
 
 
 def _try_scaled(
     data: bytes, header: JpegHeader, preprocessing: Preprocessing, out: NDArray[np.uint8]
-) -> bool:
-    """Decodes at a reduced scale. Returns False, nothing written, where Pillow should judge."""
+) -> Glimpse | None:
+    """Decodes at a reduced scale. Returns None, nothing written, where Pillow should judge."""
     scale = _reduction(header.height, header.width, preprocessing, largest=8)
     pixels = header.height * header.width
     # A progressive file is held whole, as coefficients, whatever the scale.
@@ -120,15 +123,14 @@ def _try_scaled(
         except ValueError as error:
             if "premature end of data segment" in str(error):  # Pillow would return the rest grey
                 raise ImageError(Reason.TRUNCATED, str(error)) from None
-            return False
+            return None
         size, grey = (header.height, header.width), header.colours == "Gray"
-        _write(Picture(decoded, size, header.orientation, header.profile, grey), preprocessing, out)
-        return True
+        return _write(Picture(decoded, size, header.orientation, header.profile, grey), preprocessing, out)
 
 
 def _decode_with_pillow(
     data: bytes, preprocessing: Preprocessing, out: NDArray[np.uint8], max_pixels: int
-) -> None:
+) -> Glimpse:
     """The road for everything else. JPEG 2000 and JPEG are decoded at a reduced scale here too."""
     image = _open(data, max_pixels)
     width, height = image.size
@@ -139,8 +141,7 @@ def _decode_with_pillow(
             # A wavelet's low band samples the first of each `scale` pixels, where means of blocks sit in the
             # middle.
             picture = _as_picture(image, (height, width), preprocessing, (scale - 1) / (2 * scale))
-            _write(picture, preprocessing, out)
-            return
+            return _write(picture, preprocessing, out)
         image = _open(data, max_pixels)  # fewer levels than asked for, or odd dimensions: decode it in full
     with _budget.hold(width * height):
         if image.format in ("JPEG", "MPO"):
@@ -149,7 +150,7 @@ def _decode_with_pillow(
         # TIFF files are turned upright by Pillow itself, as they are loaded.
         swapped = image.format == "TIFF" and image.size == (height, width)
         size = (width, height) if swapped else (height, width)
-        _write(_as_picture(image, size, preprocessing), preprocessing, out)
+        return _write(_as_picture(image, size, preprocessing), preprocessing, out)
 
 
 def _load_reduced(image: Image.Image, scale: int) -> None:
@@ -202,9 +203,11 @@ def _as_picture(
     return Picture(pixels, size, orientation, None if coloured else profile, grey, origin / factor)
 
 
-def _write(picture: Picture, preprocessing: Preprocessing, out: NDArray[np.uint8]) -> None:
+def _write(picture: Picture, preprocessing: Preprocessing, out: NDArray[np.uint8]) -> Glimpse:
+    """Writes the network's view into `out`, and says what the whole picture looks like."""
     crop = frame(picture, preprocessing)
     out[...] = to_srgb(crop, picture.profile, picture.grey) if picture.profile else crop
+    return glimpse(picture)
 
 
 def _reduction(height: int, width: int, preprocessing: Preprocessing, largest: int) -> int:

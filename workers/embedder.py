@@ -23,16 +23,19 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from lookalike import archive, ledger, limits
+from lookalike import analyses, archive, ledger, limits, sweeping
+from lookalike.analyses import TurnedVectors
 from lookalike.calibration import Calibration
 from lookalike.database import connect, make_pool
 from lookalike.encoders import find_encoder
 from lookalike.errors import LostLeaseError, ServiceError
+from lookalike.kinds import KINDS
 from lookalike.ledger import Chunk, Lease
 from lookalike.settings import Settings
 from workers.fetch import Fetcher
 from workers.network import Fingerprint, check_fingerprint, load_encoder
 from workers.pipeline import Pipeline, Work
+from workers.turned import TurnedEmbedder
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -104,14 +107,16 @@ def start_embedder(settings: Settings, database_url: str) -> "Embedder":
     check_fingerprint(encoder, Fingerprint.from_json(recorded))
     calibration = archive.load_calibration(lifeline, spec.name)
     name = ledger.claim_worker_name(lifeline, socket.gethostname())
-    crashed = ledger.sweep(lifeline, name).crashed
+    crashed = sweeping.sweep(lifeline, name).crashed
     log.info("worker %s: %s on %s, batches of %d", name, spec.name, encoder.device, encoder.batch_size)
     if crashed:
         log.warning("worker %s: took back %d chunks of a crashed predecessor", name, crashed)
     pool = make_pool(database_url, application_name=f"lookalike worker {name}", max_size=8)
     pool.open()
-    pipeline = Pipeline(settings, Fetcher(settings), encoder)
-    embedder = Embedder(settings, name, pool, pipeline, calibration)
+    fetcher = Fetcher(settings)
+    pipeline = Pipeline(settings, fetcher, encoder)
+    turned = TurnedEmbedder(settings, fetcher, encoder, calibration)
+    embedder = Embedder(settings, name, pool, pipeline, calibration, turned)
     threading.Thread(
         target=embedder.heartbeat, args=(lifeline, database_url), name="heartbeat", daemon=True
     ).start()
@@ -140,8 +145,10 @@ class Embedder:
         pool: ConnectionPool[ledger.Connection],
         pipeline: Pipeline,
         calibration: Calibration,
+        turned: TurnedVectors,
     ) -> None:
         self._settings = settings
+        self._turned = turned
         self.name = name
         self._pool = pool
         self._pipeline = pipeline
@@ -169,7 +176,8 @@ class Embedder:
         if chunk is None:
             log.debug("chunk %d: stale message", claim.chunk)
             return
-        held = Held(claim, self._pipeline.submit(chunk.images))
+        # An analysis has vectors already: there is nothing to wait for.
+        held = Held(claim, self._pipeline.submit(chunk.images) if chunk.analysis is None else Work([]))
         with self._lock:
             self._held[claim.chunk] = held
             # Too late to be among those that `stop` gave up.
@@ -177,18 +185,42 @@ class Embedder:
                 held.work.cancel()
         try:
             held.work.wait()
-            self._settle(chunk, held)
+            if chunk.analysis is None:
+                self._settle(chunk, held)
+            else:
+                self._analyse(chunk, chunk.analysis, held)
         finally:
             with self._lock:
                 self._held.pop(claim.chunk, None)
 
-    def _settle(self, chunk: Chunk, held: Held) -> None:
+    def _analyse(self, chunk: Chunk, number: int, held: Held) -> None:
+        analysis = self._in_database(lambda connection: analyses.find(connection, number))
+        kind = KINDS[analysis.kind]
+        found = self._in_database(
+            lambda connection: kind.find(connection, analysis, chunk.images, self._turned)
+        )
+        if self._is_given_up(held):
+            return
+
+        def store(connection: ledger.Connection, chunk: Chunk) -> None:
+            kind.store(connection, analysis, chunk.images, found)
+
+        try:
+            self._in_database(lambda connection: ledger.finish_analysis(connection, chunk, store))
+        except LostLeaseError:
+            log.warning("chunk %d: somebody else holds or has finished it", held.claim.chunk)
+
+    def _is_given_up(self, held: Held) -> bool:
+        """Whether the work on a chunk is in vain; what is still ours is given back."""
         if held.lost:
             log.warning("chunk %d: the lease is lost, its work is dropped", held.claim.chunk)
         elif held.work.cancelled.is_set():
             self._in_database(lambda connection: ledger.give_back(connection, held.claim))
             log.info("chunk %d is given back", held.claim.chunk)
-        else:
+        return held.lost or held.work.cancelled.is_set()
+
+    def _settle(self, chunk: Chunk, held: Held) -> None:
+        if not self._is_given_up(held):
             vectors, failures = held.work.vectors(self._calibration), held.work.failures
             try:
                 with self._pipeline.gauges.busy("store"):

@@ -16,7 +16,7 @@ from workers.network import resize
 
 # EXIF orientation -> (swap rows and columns, then flip rows, then flip columns) makes the stored picture
 # upright. CIPA DC-008 (Exif 2.32), table 6.
-_UPRIGHT = {
+UPRIGHT = {
     1: (False, False, False),
     2: (False, False, True),
     3: (False, True, True),
@@ -66,7 +66,7 @@ def frame(picture: Picture, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     The result is uint8, crop x crop x 3, perhaps a view with strides; its colours are still in the picture's
     profile.
     """
-    swap, flip_rows, flip_columns = _UPRIGHT[picture.orientation]
+    swap, flip_rows, flip_columns = UPRIGHT[picture.orientation]
     crop = preprocessing.crop
     height, width = _resized(picture.size[::-1] if swap else picture.size, preprocessing)
     top, left = round((height - crop) / 2.0), round((width - crop) / 2.0)

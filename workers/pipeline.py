@@ -23,6 +23,7 @@ from lookalike.ledger import ChunkImage, Failure
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from lookalike.vectors import Labels, Vectors
+from workers.appearance import Glimpse, appearances_of
 from workers.budget import Budget, Share
 from workers.decode import decode
 from workers.fetch import Fetcher
@@ -49,11 +50,14 @@ HELD_FOR_A_THREAD = 4
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """What was made of one image: the SHA-256 of its file, its vector (d,), and its best classes, if there are any."""
+    """What was made of one image: the SHA-256 of its file, its vector (d,), its best classes, if there are
+    any, and what its colours are to be found from.
+    """
 
     checksum: bytes
     vector: NDArray[np.float32]
     labels: Labels | None
+    glimpse: Glimpse
 
 
 class Work:
@@ -107,6 +111,7 @@ class Work:
             calibration.codes(vectors),
             vectors,
             Labels.join([one.labels for one in encodings if one.labels is not None]),
+            appearances_of([one.glimpse for one in encodings]),
         )
 
 
@@ -120,6 +125,7 @@ class Item:
     data: bytes = b""
     checksum: bytes = b""
     pixels: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    glimpse: Glimpse | None = None
 
 
 Queue = queue.SimpleQueue[Item] | queue.Queue[Item]
@@ -198,9 +204,9 @@ class Pipeline:
         item.data, item.checksum = fetched.data, fetched.checksum
 
     def _decode(self, item: Item) -> None:
-        crop = self._encoder.preprocessing.crop
-        item.pixels = np.empty((crop, crop, 3), np.uint8)
-        decode(item.data, self._encoder.preprocessing, item.pixels, self._settings.max_pixels)
+        preprocessing = self._encoder.preprocessing
+        item.pixels = np.empty((preprocessing.crop, preprocessing.crop, 3), np.uint8)
+        item.glimpse = decode(item.data, preprocessing, item.pixels, self._settings.max_pixels)
         item.data = b""
 
     def _hand_over(self, item: Item) -> None:
@@ -260,7 +266,8 @@ class Pipeline:
         for row, item in enumerate(batch):
             if sound[row]:
                 best = None if labels is None else labels.row(row)
-                item.work.store(item.index, Encoding(item.checksum, vectors[row], best))
+                assert item.glimpse is not None
+                item.work.store(item.index, Encoding(item.checksum, vectors[row], best, item.glimpse))
             else:
                 item.work.fail(item.index, ImageError(Reason.INVALID_VECTOR, "NaN, infinite or zero"))
 

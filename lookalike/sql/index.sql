@@ -59,3 +59,20 @@ from index_checks where encoder = %(encoder)s order by checked_at desc limit 1
 -- name: set_candidates
 -- How wide searches of the encoder look from now on.
 update encoders set candidates = %(candidates)s where name = %(encoder)s
+
+-- name: memory
+-- What a server was told to use.
+select greatest(pg_size_bytes(current_setting('maintenance_work_mem')), pg_size_bytes(current_setting('shared_buffers')))
+
+-- name: note_drop
+-- An index that somebody has dropped is not built again before a backfill goes on.
+update encoders set index_dropped_at = now() where name = %(encoder)s
+
+-- name: backfill_ended
+-- Whether no backfill is open, and one has gone on since the index was dropped, if it was.
+select not exists (
+        select from unfinished_chunks c where c.encoder = e.name and c.lane in ('backfill', 'suspect'))
+    and (e.index_dropped_at is null or exists (
+        select from chunks c where c.encoder = e.name and c.state = 'done' and c.done_at > e.index_dropped_at
+          and c.lane = 'backfill'))
+from encoders e where e.name = %(encoder)s

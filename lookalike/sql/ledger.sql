@@ -1,7 +1,8 @@
 -- name: make_incoming
 -- Where a batch of announcements waits to be merged; one for each connection.
 create temporary table if not exists incoming (
-    key text, url text, protocol text, work text, title text, licence text, access text, content text
+    key text, url text, protocol text, work text, title text, licence text, access text, content text, source text,
+    digitised text
 ) on commit delete rows
 
 -- name: copy_incoming
@@ -10,17 +11,19 @@ copy incoming from stdin (format binary)
 
 -- name: merge_images
 -- Registers the batch, in the order of keys so that two registrations cannot deadlock. What an announcement leaves out
--- is kept. Announcements that say nothing new are passed over first: an upsert would lock their rows, which writes
--- them, and use up an id for each. An image whose content changed gets the next revision; where it cannot be compared
--- (content is null here or there), a new address counts as new content.
-insert into images as i (key, url, protocol, work, title, licence, access, content)
-select key, url, protocol, work, title, licence, access, content from incoming n
-where not exists (
-    select from images i where i.key = n.key
-      and (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content) is not distinct from (
-          n.url, n.protocol, coalesce(n.work, i.work), coalesce(n.title, i.title), coalesce(n.licence, i.licence),
-          coalesce(n.access, i.access), coalesce(n.content, i.content)))
-order by key
+-- is kept, and so is the source that came first. Announcements that say nothing new are passed over first: an upsert
+-- would lock their rows, which writes them, and use up an id for each. An image whose content changed gets the next
+-- revision; where it cannot be compared (content is null here or there), a new address counts as new content.
+insert into images as i (key, url, protocol, work, title, licence, access, content, source, digitised)
+select n.key, n.url, n.protocol, n.work, n.title, n.licence, n.access, n.content, n.source,
+    coalesce(n.digitised::date, i.digitised, current_date)
+from incoming n left join images i on i.key = n.key
+where i.id is null
+   or (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised) is distinct from (
+       n.url, n.protocol, coalesce(n.work, i.work), coalesce(n.title, i.title), coalesce(n.licence, i.licence),
+       coalesce(n.access, i.access), coalesce(n.content, i.content), coalesce(i.source, n.source),
+       coalesce(n.digitised::date, i.digitised))
+order by n.key
 on conflict (key) do update set
     url = excluded.url,
     protocol = excluded.protocol,
@@ -29,11 +32,14 @@ on conflict (key) do update set
     licence = coalesce(excluded.licence, i.licence),
     access = coalesce(excluded.access, i.access),
     content = coalesce(excluded.content, i.content),
+    source = coalesce(i.source, excluded.source),
+    digitised = excluded.digitised,
     revision = i.revision + coalesce(excluded.content <> i.content, excluded.url <> i.url)::integer,
     changed_at = now()
-where (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content) is distinct from (
+where (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised) is distinct from (
     excluded.url, excluded.protocol, coalesce(excluded.work, i.work), coalesce(excluded.title, i.title),
-    coalesce(excluded.licence, i.licence), coalesce(excluded.access, i.access), coalesce(excluded.content, i.content))
+    coalesce(excluded.licence, i.licence), coalesce(excluded.access, i.access), coalesce(excluded.content, i.content),
+    coalesce(i.source, excluded.source), excluded.digitised)
 returning new.id, old.id is null as is_new, old.revision is distinct from new.revision as embed,
     (old.url, old.protocol) is distinct from (new.url, new.protocol) as moved
 
@@ -69,7 +75,7 @@ returning c.id as chunk, c.lease
 update chunks
 set state = 'running', worker = %(worker)s, lease_until = now() + make_interval(secs => %(seconds)s)
 where id = %(chunk)s and lease = %(lease)s and state = 'queued'
-returning encoder, lane, attempts, lo, hi, ids
+returning encoder, lane, attempts, lo, hi, ids, analysis
 
 -- name: select_images_in_range
 -- The images of a range chunk that still lack a vector of their present content.
@@ -84,6 +90,16 @@ select i.id, i.key, i.url, i.protocol, i.revision from images i
 where i.id = any(%(ids)s)
   and not exists (select from {vectors} v where v.image_id = i.id and v.revision = i.revision)
 order by i.id
+
+-- name: select_embedded_in_range
+-- The images of a range chunk that have a vector: what an analysis works on.
+select i.id, i.key, i.url, i.protocol, i.revision from images i join {vectors} v on v.image_id = i.id
+where i.id between %(lo)s and %(hi)s order by i.id
+
+-- name: select_embedded_in_list
+-- The images of a list chunk that have a vector: what an analysis works on.
+select i.id, i.key, i.url, i.protocol, i.revision from images i join {vectors} v on v.image_id = i.id
+where i.id = any(%(ids)s) order by i.id
 
 -- name: renew
 -- The heartbeat: prolongs the leases that are still ours and says which these are.
@@ -128,6 +144,26 @@ from unnest(%(ids)s::bigint[], %(ranks)s::smallint[], %(labels)s::text[], %(prob
     as t (image_id, rank, label, probability)
 on conflict (encoder, image_id, rank) do update set label = excluded.label, probability = excluded.probability
 
+-- name: merge_appearances
+-- Shape and colours of images, where they are of the present content and new. Rows are locked in the order of keys, as
+-- merge_images does it, so that neither a registration nor another chunk can be waited for in a circle; whoever waited
+-- for a registration that changed the content finds its revision gone by and writes nothing.
+with fresh as materialized (
+    select i.id, t.ratio, t.average, t.palette, t.shares, t.miniature, t.revision
+    from images i
+    join unnest(%(ids)s::bigint[], %(revisions)s::integer[], %(ratios)s::real[], %(averages)s::text[],
+        %(palettes)s::text[], %(shares)s::text[], %(miniatures)s::bytea[])
+        as t (id, revision, ratio, average, palette, shares, miniature) on t.id = i.id
+    where i.revision = t.revision and i.appearance_revision is distinct from t.revision
+    order by i.key
+    for no key update of i
+)
+update images i
+set aspect_ratio = f.ratio, average_colour = f.average, palette = string_to_array(f.palette, ','),
+    palette_shares = string_to_array(f.shares, ',')::real[], miniature = f.miniature,
+    appearance_revision = f.revision
+from fresh f where i.id = f.id
+
 -- name: delete_failures
 -- What has a vector now has not failed; but the failure of a later content stands.
 delete from failures f using unnest(%(ids)s::bigint[], %(revisions)s::integer[]) as t (image_id, revision)
@@ -146,6 +182,15 @@ on conflict (encoder, image_id) do update
 set revision = excluded.revision, reason = excluded.reason, detail = excluded.detail, attempts = excluded.attempts,
     failed_at = now()
 where excluded.revision >= failures.revision
+
+-- name: begin_follow_up
+-- Before what follows: an analysis that is being begun is waited for, and seen.
+select pg_advisory_xact_lock_shared(hashtextextended('lookalike analyses ' || %(encoder)s, 0))
+
+-- name: insert_follow_up
+-- What has a vector now is passed on to the standing analyses of its encoder.
+insert into chunks (encoder, lane, ids, analysis)
+select encoder, 'analysis', %(ids)s, id from analyses where encoder = %(encoder)s and standing
 
 -- name: insert_retry
 -- What is to be tried again, and when.
@@ -176,14 +221,14 @@ where state = 'queued'
 
 -- name: lock_crashed
 -- Chunks whose worker fell silent, or came back under its name without them.
-select id, encoder, lane, crashes + 1 as crashes, lo, hi, ids, worker from chunks
+select id, encoder, lane, analysis, crashes + 1 as crashes, lo, hi, ids, worker from chunks
 where state = 'running' and (lease_until < now() or worker = %(worker)s)
 for update skip locked
 
 -- name: crash
 -- One more crash; the chunk is tried again as it is, from the second crash on alone.
 update chunks set state = 'pending', lease = null, lease_until = null, crashes = crashes + 1,
-    lane = case when crashes + 1 >= %(alone)s then 'suspect' else lane end
+    lane = case when crashes + 1 >= %(alone)s and analysis is null then 'suspect' else lane end
 where id = %(chunk)s
 
 -- name: retire
@@ -197,7 +242,8 @@ select id from images where id between %(lo)s and %(hi)s order by id
 
 -- name: insert_suspects
 -- One half of a chunk that crashed two workers; the crash of the whole counts for it.
-insert into chunks (encoder, lane, crashes, ids, parent) values (%(encoder)s, 'suspect', 1, %(ids)s, %(parent)s)
+insert into chunks (encoder, lane, crashes, ids, parent, analysis)
+values (%(encoder)s, %(lane)s, 1, %(ids)s, %(parent)s, %(analysis)s)
 
 -- name: insert_dead
 -- The image that crashed every worker that took it.

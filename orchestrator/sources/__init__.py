@@ -16,7 +16,7 @@ from orchestrator.sources import folder, iiif, s3, tables
 from orchestrator.sources.records import absolute_path, has_image_suffix, printable, without_secrets
 from orchestrator.sources.web import Web
 
-__all__ = ["open_source"]
+__all__ = ["open_source", "source_name"]
 
 _TABLE = re.compile(r".*\.(?:csv|(jsonl|ndjson))(?:\.gz)?", re.IGNORECASE | re.DOTALL)
 
@@ -44,6 +44,13 @@ def open_source(spec: str, settings: Settings) -> Iterator[Announcement]:
         yield from _from_web(spec, settings)
     else:
         yield from _from_path(spec, settings)
+
+
+def source_name(spec: str) -> str:
+    """What the images of a source are filed under: its spec, without passwords and tokens."""
+    if spec == "-":
+        return "standard input"
+    return without_secrets(spec) if re.match(r"https?://", spec, re.IGNORECASE) else printable(spec)
 
 
 def _from_web(url: str, settings: Settings) -> Iterator[Announcement]:

@@ -5,6 +5,7 @@ A record that Postgres could not store or nobody could fetch becomes Refused her
 
 import os
 import re
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -44,12 +45,13 @@ def announce(
     licence: str | None = None,
     access: str | None = None,
     content: str | None = None,
+    digitised: str | None = None,
 ) -> Announcement:
     """Returns the image, or Refused when its key or address cannot be used.
 
     `where` names the record for people. Without a `key` one is made by `key_of_url`. Title, licence and
     access are cleaned of unusable characters and cut at 1,000 characters; what identifies (key, url, work,
-    content) is never altered, but refused.
+    content) is never altered, but refused. `digitised` is an ISO date, with or without a time.
     """
     key = key or key_of_url(url)
     path = path_of_url(url) if url.startswith("file://") else None
@@ -58,8 +60,20 @@ def announce(
             return Refused(printable(where), Reason.BAD_RECORD, fault)
     if fault := _address_fault(url, protocol):
         return Refused(printable(where), Reason.BAD_ADDRESS, fault)
+    try:
+        day = datetime.fromisoformat(digitised).date().isoformat() if digitised else None
+    except ValueError:
+        return Refused(printable(where), Reason.BAD_RECORD, "digitised is not a date like 2024-12-31")
     return Image(
-        key, url, protocol, work or None, plain(title), plain(licence), plain(access), content or None
+        key,
+        url,
+        protocol,
+        work or None,
+        plain(title),
+        plain(licence),
+        plain(access),
+        content or None,
+        digitised=day,
     )
 
 

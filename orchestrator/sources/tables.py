@@ -39,6 +39,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "licence": ("licence", "license"),
     "access": ("access",),
     "content": ("content", "etag", "checksum", "version"),
+    "digitised": ("digitised", "digitized", "date"),
     "protocol": ("protocol",),
 }
 """The names of each column, in any case; the first that has a value counts. Others are ignored."""
@@ -81,7 +82,8 @@ def read_table(
 
     `json_lines` says which it is; None looks at the first character.
 
-    Columns: key, url (or path), work, title, licence, access, content (etag, checksum, version), protocol. A
+    Columns: key, url (or path), work, title, licence, access, content (etag, checksum, version), digitised
+    (a date), protocol. A
     row needs an address: a URL (http, https, s3, file) or a path, relative to `base`, which is a folder, or
     the table's own URL, in which case files of this machine are refused. An address that ends in
     `/info.json`, or the protocol `iiif`, means a IIIF image service. Without a key, one is made: a file's by
@@ -211,6 +213,7 @@ def _announce(where: str, row: Row, base: Path | str) -> Announcement:
         licence=value["licence"],
         access=value["access"],
         content=value["content"],
+        digitised=value["digitised"],
     )
 
 

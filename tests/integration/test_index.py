@@ -245,8 +245,7 @@ def test_tuning_stops_at_the_floor(archived: Connection, database_url: str) -> N
 
 
 def test_the_estimate_grows_with_the_archive(archived: Connection) -> None:
-    """Memory is for one partition, disk for all; so few rows need no index."""
+    """Memory is for one partition, disk for all."""
     found = index.estimate(archived, "tiny")
     assert found.rows == IMAGES
     assert found.memory_bytes < found.disk_bytes
-    assert not found.worth_it

@@ -7,7 +7,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from lookalike import archive, books, ledger
+from lookalike import archive, books, ledger, sweeping
 from lookalike.database import Connection, connect
 from lookalike.errors import LostLeaseError, UnknownEncoderError
 from lookalike.images import Image
@@ -260,7 +260,7 @@ def test_a_late_twin_stores_nothing(archive_db: Connection) -> None:
     ledger.register(archive_db, make_images(3))
     chunk = start_one(archive_db)
     expire(archive_db)
-    ledger.sweep(archive_db)
+    sweeping.sweep(archive_db)
 
     with pytest.raises(LostLeaseError):
         ledger.finish(archive_db, chunk, make_vectors(chunk.images, archive_db), [], POLICY)
@@ -352,7 +352,7 @@ def test_a_message_that_nobody_took_is_not_a_crash(archive_db: Connection) -> No
     lease_one(archive_db)
     expire(archive_db)
 
-    assert ledger.sweep(archive_db) == ledger.Swept(expired=1)
+    assert sweeping.sweep(archive_db) == sweeping.Swept(expired=1)
     assert archive_db.execute("select state, crashes from chunks").fetchone() == ("pending", 0)
 
 
@@ -366,7 +366,7 @@ def test_the_one_poisonous_image_is_found(archive_db: Connection) -> None:
         if any(image.key == "image/00005" for image in chunk.images):
             crashes += 1
             expire(archive_db)
-            ledger.sweep(archive_db)
+            sweeping.sweep(archive_db)
         else:
             ledger.finish(archive_db, chunk, make_vectors(chunk.images, archive_db), [], POLICY)
 
@@ -380,17 +380,17 @@ def test_the_one_poisonous_image_is_found(archive_db: Connection) -> None:
 def test_images_beside_a_poisonous_one_survive(archive_db: Connection) -> None:
     """What crashed twice in company goes to the lane of suspects, where it is alone, and dies only there."""
     ledger.register(archive_db, make_images(4), "events", chunk_size=1)
-    for _ in range(ledger.CRASHES_BEFORE_SPLIT):
+    for _ in range(sweeping.CRASHES_BEFORE_SPLIT):
         for claim in ledger.lease(archive_db, "tiny", "events", window=100, seconds=60):
             assert ledger.start(archive_db, claim, "w", 60)
         expire(archive_db)
-        assert ledger.sweep(archive_db) == ledger.Swept(crashed=4)
+        assert sweeping.sweep(archive_db) == sweeping.Swept(crashed=4)
 
     for _ in range(4):
         chunk = start_one(archive_db, "suspect")
         if chunk.images[0].key == "image/00002":
             expire(archive_db)
-            assert ledger.sweep(archive_db) == ledger.Swept(crashed=1, dead=[chunk.images[0].id])
+            assert sweeping.sweep(archive_db) == sweeping.Swept(crashed=1, dead=[chunk.images[0].id])
         else:
             ledger.finish(archive_db, chunk, make_vectors(chunk.images, archive_db), [], POLICY)
 
@@ -402,8 +402,8 @@ def test_a_worker_that_starts_anew_takes_back_what_its_name_held(archive_db: Con
     ledger.register(archive_db, make_images(2))
     start_one(archive_db)
 
-    assert ledger.sweep(archive_db, worker="other") == ledger.Swept()
-    assert ledger.sweep(archive_db, worker="w") == ledger.Swept(crashed=1)
+    assert sweeping.sweep(archive_db, worker="other") == sweeping.Swept()
+    assert sweeping.sweep(archive_db, worker="w") == sweeping.Swept(crashed=1)
 
 
 def test_two_living_workers_never_have_the_same_name(archive_db: Connection, database_url: str) -> None:
@@ -429,12 +429,12 @@ def test_messages_that_still_wait_keep_their_chunks(archive_db: Connection) -> N
     ledger.lease(archive_db, "tiny", "backfill", window=10, seconds=60)
 
     expire(archive_db)
-    ledger.prolong_queued(archive_db, "tiny", "backfill", waiting=2, seconds=60)
-    assert ledger.sweep(archive_db) == ledger.Swept()
+    sweeping.prolong_queued(archive_db, "tiny", "backfill", waiting=2, seconds=60)
+    assert sweeping.sweep(archive_db) == sweeping.Swept()
 
     expire(archive_db)
-    ledger.prolong_queued(archive_db, "tiny", "backfill", waiting=1, seconds=60)
-    assert ledger.sweep(archive_db) == ledger.Swept(expired=2)
+    sweeping.prolong_queued(archive_db, "tiny", "backfill", waiting=1, seconds=60)
+    assert sweeping.sweep(archive_db) == sweeping.Swept(expired=2)
 
 
 def test_finished_chunks_are_never_read(archive_db: Connection) -> None:

@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from lookalike import archive, books, ledger
+from lookalike import archive, books, ledger, sweeping
 from lookalike.database import Connection
 from lookalike.errors import LostLeaseError
 from lookalike.ledger import Chunk, Failure, Lease, RetryPolicy
@@ -91,12 +91,12 @@ class LedgerMachine(RuleBasedStateMachine):
     def crash(self) -> None:
         """All workers fall silent."""
         self.connection.execute("update chunks set lease_until = '-infinity' where lease is not null")
-        ledger.sweep(self.connection)
+        sweeping.sweep(self.connection)
 
     @rule()
     def wipe_broker(self) -> None:
         """All messages are lost."""
-        ledger.give_back_queued(self.connection, None, None, 3600)
+        sweeping.give_back_queued(self.connection, None, None, 3600)
 
     @rule()
     def retry(self) -> None:

@@ -8,16 +8,19 @@ import numpy as np
 import psycopg
 import pytest
 
-from lookalike import archive, books, ledger
+from lookalike import archive, books, ledger, sweeping
 from lookalike.database import Connection, connect, make_pool
 from lookalike.ledger import ChunkImage
 from lookalike.settings import Settings
 from tests.conftest import embedded_settings
 from tests.factories import TINY, checksum, make_images, unit_vector
 from tests.servers import wait_until
+from workers.appearance import Glimpse
 from workers.embedder import Embedder, Turns
 from workers.gauges import STAGES, Gauges
 from workers.pipeline import Encoding, Work
+
+GLIMPSE = Glimpse(1.0, np.zeros((96, 96, 3), np.uint8))
 
 
 class Pipeline:
@@ -41,7 +44,7 @@ class Pipeline:
         self.let_go.wait()
         for index, image in enumerate(work.images):
             vector = unit_vector(image.key, 16).astype(np.float32)
-            work.store(index, Encoding(checksum(image.key).tobytes(), vector, None))
+            work.store(index, Encoding(checksum(image.key).tobytes(), vector, None, GLIMPSE))
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def embedder(
     ledger.register(connection, make_images(4), chunk_size=1)
     calibration = archive.load_calibration(connection, "tiny")
     with make_pool(database_url, application_name="worker pool", max_size=4) as pool:
-        yield Embedder(settings, "host.7", pool, pipeline, calibration)  # type: ignore[arg-type]
+        yield Embedder(settings, "host.7", pool, pipeline, calibration, lambda _: [])  # type: ignore[arg-type]
 
 
 def embed_in_thread(embedder: Embedder, claim: ledger.Lease) -> threading.Thread:
@@ -141,7 +144,7 @@ def test_a_lost_lease_cancels_its_work(
     thread = embed_in_thread(embedder, claim)
     wait_until(lambda: pipeline.submitted == 1, 10)
     connection.execute("update chunks set lease_until = '-infinity' where state = 'running'")
-    ledger.sweep(connection)
+    sweeping.sweep(connection)
     with connect(database_url, application_name="worker lifeline") as lifeline:
         embedder.beat(lifeline, database_url)
     thread.join(10)

@@ -1,0 +1,50 @@
+"""The kinds of analyses, and what has to be done when all chunks of one are done."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import psycopg
+from psycopg.rows import class_row
+
+from lookalike import clusters, duplicates
+from lookalike.analyses import QUERIES, Analysis, Kind, TurnedVectors
+from lookalike.ledger import ChunkImage
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+class KindModule(Protocol):
+    """What a kind knows how to do."""
+
+    def find(
+        self, connection: Connection, analysis: Analysis, images: Sequence[ChunkImage], turned: TurnedVectors
+    ) -> Any:
+        """Works on the images of a chunk, outside of any transaction."""
+
+    def store(
+        self, connection: Connection, analysis: Analysis, images: Sequence[ChunkImage], found: Any
+    ) -> None:
+        """Writes what was found, in the transaction that finishes the chunk."""
+
+    def settle(self, connection: Connection, analysis: Analysis) -> None:
+        """Sums up when all chunks are done, in a transaction of its own; again when more have followed."""
+
+
+KINDS: dict[Kind, KindModule] = {"duplicates": duplicates, "clusters": clusters}
+
+
+def settle(connection: Connection) -> list[Analysis]:
+    """Sums up the analyses of which no chunk is left to do, each by one process alone. Returns them."""
+    with connection.cursor(row_factory=class_row(Analysis)) as cursor:
+        waiting = cursor.execute(QUERIES["unsettled"]).fetchall()
+    return [analysis for analysis in waiting if _settle(connection, analysis)]
+
+
+def _settle(connection: Connection, analysis: Analysis) -> bool:
+    with connection.transaction():
+        claimed = connection.execute(QUERIES["claim"], {"analysis": analysis.id}).rowcount > 0
+        if claimed:
+            # Before the summary: what is done meanwhile asks for another one.
+            connection.execute(QUERIES["settled"], {"analysis": analysis.id})
+            KINDS[analysis.kind].settle(connection, analysis)
+    return claimed

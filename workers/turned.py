@@ -1,0 +1,67 @@
+"""Embeds images as they would be mirrored or turned, for the search of near-duplicates that lie otherwise."""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike.calibration import Calibration
+from lookalike.errors import ImageError
+from lookalike.ledger import ChunkImage
+from lookalike.settings import Settings
+from lookalike.turns import Turn
+from workers.decode import decode
+from workers.fetch import Fetcher
+from workers.network import Encoder
+from workers.pipeline import MARGIN
+
+log = logging.getLogger(__name__)
+
+TURNS = tuple(turn for turn in Turn if turn is not Turn.UPRIGHT)
+# Images on their way at once: enough to hide the latency of a host beside a backfill, which has its own.
+AT_ONCE = 8
+
+
+class TurnedEmbedder:
+    """Fetches images again and embeds them in the seven other positions."""
+
+    def __init__(
+        self, settings: Settings, fetcher: Fetcher, encoder: Encoder, calibration: Calibration
+    ) -> None:
+        self._settings = settings
+        self._fetcher = fetcher
+        self._encoder = encoder
+        self._calibration = calibration
+
+    def __call__(
+        self, images: Sequence[ChunkImage]
+    ) -> Iterator[tuple[int, Turn, NDArray[np.floating], NDArray[np.uint8]]]:
+        """Yields image id, turn, unit vector (d,) and code uint8 (ceil(d / 8),).
+
+        An image that cannot be fetched or decoded any more is passed over: it keeps the vector that it has.
+        """
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="turned") as pool:
+            for image, pixels in zip(images, pool.map(self._pixels, images), strict=True):
+                if pixels is None:
+                    continue
+                # The network's view is a square from the centre: turning it is turning the picture.
+                views = np.stack([turn.apply(pixels) for turn in TURNS])
+                vectors = self._encoder.encode(views).vectors
+                codes = self._calibration.codes(vectors)
+                for turn, vector, code in zip(TURNS, vectors, codes, strict=True):
+                    if np.isfinite(vector).all():
+                        yield image.id, turn, vector, code
+
+    def _pixels(self, image: ChunkImage) -> NDArray[np.uint8] | None:
+        preprocessing = self._encoder.preprocessing
+        pixels = np.empty((preprocessing.crop, preprocessing.crop, 3), np.uint8)
+        try:
+            fetched = self._fetcher.fetch(image.url, image.protocol, math.ceil(preprocessing.resize * MARGIN))
+            decode(fetched.data, preprocessing, pixels, self._settings.max_pixels)
+        except ImageError as error:
+            log.info("image %s is not compared in other positions: %s", image.key, error)
+            return None
+        return pixels
