@@ -32,7 +32,8 @@ def likeness(first: bytes, second: NDArray[np.uint8]) -> float:
         return 1.0 if all(blank) else 0.0
     parts, others = _normalised(_crops() @ a), _normalised(_crops() @ b)
     # Row 0 is the whole picture.
-    return float(max((parts @ others[0]).max(), (others @ parts[0]).max()))
+    best = max((parts @ others[0]).max(), (others @ parts[0]).max())
+    return min(1.0, float(best))  # rounding may go beyond, which the database refuses
 
 
 def _normalised(pictures: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -270,6 +270,11 @@ def refresh(connection: Connection, name: str, on_progress: OnProgress = lambda 
         return _search(connection, one, on_progress)
 
 
+def outdated(connection: Connection) -> list[tuple[str, str]]:
+    """The sets, each with its encoder, that have not been searched since vectors were stored."""
+    return [(str(name), str(encoder)) for name, encoder in connection.execute(QUERIES["outdated"])]
+
+
 def _measure_decided(connection: Connection, one: KnownSet) -> None:
     """Measures what is decided anew, after the examples have changed."""
     decided = [int(row[0]) for row in connection.execute(QUERIES["decided"], {"set": one.id})]
@@ -288,7 +293,7 @@ def _search(connection: Connection, one: KnownSet, on_progress: OnProgress = lam
         unfinished += not _search_from(connection, one, example)
         on_progress(done, len(examples))
     asked = {"set": one.id, "unfinished": unfinished}
-    for query in ("drop_candidates", "merge_candidates", "set_unfinished"):
+    for query in ("drop_candidates", "merge_candidates", "set_unfinished", "searched"):
         connection.execute(QUERIES[query], asked)
     with connection.cursor(row_factory=scalar_row) as cursor:
         return Found(int(cursor.execute(QUERIES["count_candidates"], asked).fetchone() or 0), unfinished)

@@ -137,11 +137,12 @@ create index images_colour_1 on images (colour_cell(palette[1]), (palette_shares
 create index images_colour_2 on images (colour_cell(palette[2]), (palette_shares[2])) where palette_shares[2] is not null;
 create index images_colour_3 on images (colour_cell(palette[3]), (palette_shares[3])) where palette_shares[3] is not null;
 
+-- Unwanted images (0006_catalogue.sql) are left out while their parts are gathered, or they would fill the limits.
 -- The images that hold most of a colour, through the indexes: first those that are all of this very colour, then by
 -- steps less of it and farther from it, until there are enough. A step asks every cell that is near enough for the
 -- largest shares. It finds whatever holds so much of the colour in one of its first three parts; those that hold it in
 -- several smaller ones are why it goes on until there are enough with half as much again.
-create function colour_candidates(q real[], colour text, k integer) returns bigint[]
+create function colour_candidates(q real[], colour text, k integer, include_unwanted boolean) returns bigint[]
 language plpgsql stable
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -163,17 +164,20 @@ begin
         ), parts as (
             (select t.id, t.share, t.part from near n cross join lateral (
                 select i.id, i.palette_shares[1] as share, i.palette[1] as part from lookalike.images i
-                where lookalike.colour_cell(i.palette[1]) = n.cell and i.palette_shares[1] >= (step / n.weight)::real
+                where lookalike.colour_cell(i.palette[1]) = n.cell and i.palette_shares[1] >= (step / n.weight)::real and not exists (
+                    select from lookalike.unwanted_images u where not include_unwanted and u.image_id = i.id and u.state = 'accepted')
                 order by i.palette_shares[1] desc limit 200 + 2 * k) t)
             union all
             (select t.id, t.share, t.part from near n cross join lateral (
                 select i.id, i.palette_shares[2] as share, i.palette[2] as part from lookalike.images i
-                where lookalike.colour_cell(i.palette[2]) = n.cell and i.palette_shares[2] >= (step / n.weight)::real
+                where lookalike.colour_cell(i.palette[2]) = n.cell and i.palette_shares[2] >= (step / n.weight)::real and not exists (
+                    select from lookalike.unwanted_images u where not include_unwanted and u.image_id = i.id and u.state = 'accepted')
                 order by i.palette_shares[2] desc limit 200 + 2 * k) t where step <= 0.5)
             union all
             (select t.id, t.share, t.part from near n cross join lateral (
                 select i.id, i.palette_shares[3] as share, i.palette[3] as part from lookalike.images i
-                where lookalike.colour_cell(i.palette[3]) = n.cell and i.palette_shares[3] >= (step / n.weight)::real
+                where lookalike.colour_cell(i.palette[3]) = n.cell and i.palette_shares[3] >= (step / n.weight)::real and not exists (
+                    select from lookalike.unwanted_images u where not include_unwanted and u.image_id = i.id and u.state = 'accepted')
                 order by i.palette_shares[3] desc limit 200 + 2 * k) t where step <= 0.34)
         ), best as (
             select id from parts group by id order by max(share * lookalike.colour_weight(part, q)) desc limit 200 + 3 * k
@@ -203,7 +207,8 @@ end $$;
 comment on function more_palettes_than is 'Whether more images than so many have a palette.';
 
 create function by_colour(
-    colour text, k integer default 10, max_distance double precision default null, within bigint[] default null
+    colour text, k integer default 10, max_distance double precision default null, within bigint[] default null,
+    include_unwanted boolean default false
 ) returns setof neighbour
 language plpgsql stable as $$
 declare
@@ -218,7 +223,7 @@ begin
         raise exception 'k must be between 1 and 1000, not %', k using errcode = 'invalid_parameter_value';
     end if;
     if within is null and lookalike.more_palettes_than(few) then
-        chosen := lookalike.colour_candidates(q, wanted, k);
+        chosen := lookalike.colour_candidates(q, wanted, k, include_unwanted);
     end if;
     weights := array(
         select lookalike.cell_weight(q, c)
@@ -228,7 +233,8 @@ begin
     return query execute format($q$
         with bounded as materialized (
             select i.id, lookalike.colour_bound(i.palette, i.palette_shares, $1) as most
-            from lookalike.images i where i.palette is not null %s
+            from lookalike.images i where i.palette is not null %s and not exists (
+                select from lookalike.unwanted_images u where not $6 and u.image_id = i.id and u.state = 'accepted')
         ), first as materialized (
             select lookalike.colour_share(i.palette, i.palette_shares, $2) as share
             from (select id from bounded order by most desc limit $3) b join lookalike.images i using (id)
@@ -243,9 +249,10 @@ begin
         select row_number() over (order by n.distance, n.key)::integer, n.key, n.distance::real, n.work, n.title,
             n.licence, n.url
         from nearest n order by 1
-    $q$, case when chosen is not null then 'and i.id = any($5)' end) using weights, wanted, k, max_distance, chosen;
+    $q$, case when chosen is not null then 'and i.id = any($5)' end) using weights, wanted, k, max_distance, chosen,
+        include_unwanted;
 end $$;
-comment on function by_colour is 'The k images that hold most of a colour: select * from by_colour(''#c83c32'', 20). Distance 0: all of the picture has this colour; 1 - colour_share(). Images with less than 2 % of it are left out. Filter: within, an array of image ids from any query.';
+comment on function by_colour is 'The k images that hold most of a colour: select * from by_colour(''#c83c32'', 20). Distance 0: all of the picture has this colour; 1 - colour_share(). Images with less than 2 % of it are left out. Filters: within, an array of image ids from any query; include_unwanted.';
 
 -- migrate:down
 set search_path to lookalike, public;

@@ -21,7 +21,8 @@ create table unwanted_sets (
     encoder    text not null references encoders,
     threshold  real not null check (threshold between 0 and 1),
     report     jsonb not null default '{}',
-    learned_at timestamptz not null default now()
+    learned_at timestamptz not null default now(),
+    searched_at timestamptz not null default now()
 );
 create table unwanted_images (
     set_id     bigint not null references unwanted_sets on delete cascade,
@@ -32,10 +33,12 @@ create table unwanted_images (
     state      text not null default 'candidate' check (state in ('candidate', 'accepted', 'fine')),
     decided_by text,
     decided_at timestamptz,
+    revision   integer not null default 1,
     primary key (set_id, image_id)
 );
 create index unwanted_images_accepted on unwanted_images (image_id) where state = 'accepted';
 create index unwanted_images_candidates on unwanted_images (set_id, distance) where state = 'candidate';
+create index unwanted_images_decided on unwanted_images (set_id) where state <> 'candidate';
 
 -- Analyses: work on vectors that are there already, in chunks and through the same queue --------------------------------
 
@@ -43,6 +46,7 @@ create table analyses (
     id         bigint generated always as identity primary key,
     kind       text not null check (kind in ('duplicates', 'clusters')),
     encoder    text not null references encoders,
+    scope      text not null default '',
     settings   jsonb not null,
     standing   boolean not null,
     created_at timestamptz not null default now(),
@@ -457,27 +461,31 @@ comment on table analyses is 'What is asked of all vectors: near-duplicates, clu
 comment on column analyses.id is 'Number of the analysis.';
 comment on column analyses.kind is 'duplicates or clusters.';
 comment on column analyses.encoder is 'The encoder whose vectors are looked at.';
+comment on column analyses.scope is 'What of its kind it does, as clusters of images and of works: a new analysis takes the place of those of the same kind, encoder and scope.';
 comment on column analyses.settings is 'What was asked for, in the words of its kind.';
 comment on column analyses.standing is 'Whether images that get a vector later go through it as well.';
 comment on column analyses.created_at is 'When it was begun.';
 comment on column analyses.settled_at is 'When its results were summed up last; null: it is under way.';
 
-comment on table unwanted_sets is 'What cataloguers do not want among the results, by examples: colour charts, blank pages, covers.';
 comment on column unwanted_sets.id is 'Number of the set.';
-comment on column unwanted_sets.name is 'Its name.';
-comment on column unwanted_sets.encoder is 'The encoder whose distances are meant.';
-comment on column unwanted_sets.threshold is 'Images within this distance of an example are candidates.';
-comment on column unwanted_sets.report is 'What each threshold does to held-out examples: precision, recall, candidates expected.';
-comment on column unwanted_sets.learned_at is 'When it was learned last.';
-comment on table unwanted_images is 'Candidates for being unwanted, and what people decided; `unwanted` shows them by keys.';
+comment on table unwanted_sets is 'Kinds of images that a cataloguer does not want to find: colour charts, blank pages, covers. Each is learned from examples.';
+comment on column unwanted_sets.name is 'What people call it.';
+comment on column unwanted_sets.encoder is 'The encoder whose vectors are compared.';
+comment on column unwanted_sets.threshold is 'Images within this distance of an example are candidates, 0..1.';
+comment on column unwanted_sets.report is 'What the threshold does to examples that were held out: `lookalike unwanted learn` prints it.';
+comment on column unwanted_sets.learned_at is 'When the threshold was learned.';
+
+comment on column unwanted_sets.searched_at is 'When its candidates were searched for last; `orchestrate` does it as images arrive.';
+comment on table unwanted_images is 'The images of each set and what people say of them; `unwanted` shows them by their keys.';
 comment on column unwanted_images.set_id is 'The set.';
 comment on column unwanted_images.image_id is 'The image.';
-comment on column unwanted_images.example is 'Whether people named it as an example.';
-comment on column unwanted_images.nearest_id is 'The example that it is nearest to.';
-comment on column unwanted_images.distance is 'Its distance to that example, 0..1.';
-comment on column unwanted_images.state is 'candidate, accepted (searches leave it out unless include_unwanted), or fine.';
-comment on column unwanted_images.decided_by is 'Who decided.';
+comment on column unwanted_images.example is 'Whether the set is learned from this image; an example is accepted.';
+comment on column unwanted_images.nearest_id is 'The example that is nearest to it; an example itself is its own.';
+comment on column unwanted_images.distance is 'Distance to that example, 0..1.';
+comment on column unwanted_images.state is 'candidate: nobody has looked yet. accepted: it is unwanted, searches leave it out. fine: it is not, and never comes back as a candidate.';
+comment on column unwanted_images.decided_by is 'Who said so.';
 comment on column unwanted_images.decided_at is 'When.';
+comment on column unwanted_images.revision is 'The revision of the image that the decision is about; of a later one it is a candidate again.';
 
 comment on type neighbour is 'A row that searches return; never the query image itself.';
 comment on column neighbour.rank is '1 is the nearest.';
@@ -525,16 +533,16 @@ comment on column image_labels.encoder is 'The encoder whose network classified 
 comment on column image_labels.rank is '1 is the most probable class.';
 comment on column image_labels.label is 'Name of the class.';
 comment on column image_labels.probability is 'Its probability, 0..1.';
-comment on view unwanted is 'Unwanted images and candidates: select * from unwanted where state = ''candidate'' order by distance.';
-comment on column unwanted.set is 'Name of the set.';
-comment on column unwanted.image is 'Key of the image.';
-comment on column unwanted.state is 'candidate, accepted or fine.';
+comment on view unwanted is 'Unwanted images: select * from unwanted where state = ''candidate'' order by distance.';
+comment on column unwanted.set is 'The set.';
+comment on column unwanted.image is 'The key of the image.';
+comment on column unwanted.state is 'candidate: nobody has looked yet. accepted: searches leave it out unless include_unwanted => true. fine: not unwanted.';
 comment on column unwanted.distance is 'Distance to the nearest example, 0..1.';
-comment on column unwanted.nearest_example is 'Key of that example.';
-comment on column unwanted.example is 'Whether it is an example itself.';
+comment on column unwanted.nearest_example is 'The key of that example.';
+comment on column unwanted.example is 'Whether the set is learned from this image.';
 comment on column unwanted.threshold is 'The threshold of the set.';
-comment on column unwanted.encoder is 'The encoder whose distances are meant.';
-comment on column unwanted.decided_by is 'Who decided.';
+comment on column unwanted.encoder is 'The encoder whose vectors are compared.';
+comment on column unwanted.decided_by is 'Who said so.';
 comment on column unwanted.decided_at is 'When.';
 comment on column unwanted.work is 'The work that the image belongs to.';
 comment on column unwanted.title is 'Its title.';

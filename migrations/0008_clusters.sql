@@ -3,8 +3,6 @@ set search_path to lookalike, public;
 
 -- Several analyses of one kind and encoder may stand side by side ---------------------------------------------------------
 
-alter table analyses add scope text not null default '';
-comment on column analyses.scope is 'What of its kind it does, as clusters of images and of works: a new analysis takes the place of those of the same kind, encoder and scope.';
 
 -- Clusterings -------------------------------------------------------------------------------------------------------------
 
@@ -169,4 +167,3 @@ grant select on clusterings, cluster_identities, cluster_centres, clustered_imag
 set search_path to lookalike, public;
 drop view cluster_members, clusters;
 drop table clustered_works, clustered_images, cluster_centres, cluster_identities, clusterings;
-alter table analyses drop column scope;

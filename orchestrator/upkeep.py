@@ -10,10 +10,11 @@ from contextlib import contextmanager
 
 import psycopg
 
-from lookalike import books, index, kinds
+from lookalike import books, index, kinds, unwanted
 from lookalike.errors import ServiceError
 from lookalike.index import Connection, Progress
 from lookalike.settings import Settings
+from orchestrator.dispatch import LARGE_ARCHIVE
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def keep_up(settings: Settings, connect: Callable[[], Connection], stop: threadi
                 if until_index <= 0:
                     until_index = INDEX_SECONDS
                     build_due_indexes(settings, connect, connection, stop)
+                    refresh_unwanted(settings, connection)
         except ServiceError as error:
             log.warning("%s", error)
             until_index = PAUSE_SECONDS
@@ -75,6 +77,14 @@ def build_due_indexes(
         log.info("%s: %d partitions indexed, recall@10 %.3f", encoder, built, checked.recall_10)
         if checked.recall_10 < settings.recall_floor:
             log.warning("%s: recall is under %.2f: lookalike index tune", encoder, settings.recall_floor)
+
+
+def refresh_unwanted(settings: Settings, connection: Connection) -> None:
+    """Looks for new candidates of the unwanted sets, where vectors have been stored since the last look."""
+    for name, encoder in unwanted.outdated(connection):
+        if index.is_searchable(connection, encoder, settings.index_rows or LARGE_ARCHIVE):
+            found = unwanted.refresh(connection, name)
+            log.info("unwanted %s: %d candidates", name, found.candidates)
 
 
 class _Reporter:

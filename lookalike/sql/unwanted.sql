@@ -161,3 +161,16 @@ order by distance, image limit %(limit)s
 -- name: set_names
 -- The names of all sets.
 select name from unwanted_sets order by name
+
+-- name: outdated
+-- Sets whose encoder has stored vectors since their last search. Five minutes back, because what was being stored then
+-- was not seen yet.
+select s.name, s.encoder from unwanted_sets s
+where exists (
+    select from chunks c where c.encoder = s.encoder and c.state = 'done' and c.analysis is null
+      and c.done_at > s.searched_at - interval '5 minutes')
+order by s.name
+
+-- name: searched
+-- The candidates of a set are those of this moment.
+update unwanted_sets set searched_at = now() where id = %(set)s

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from lookalike import analyses, archive, duplicates, index, kinds, ledger, sweeping
+from lookalike import analyses, archive, duplicates, index, kinds, ledger, sweeping, unwanted
 from lookalike.database import Connection, connect
 from lookalike.ledger import RetryPolicy
 from lookalike.queue import Broker, make_app
 from lookalike.settings import Settings
 from orchestrator.dispatch import Dispatcher
-from orchestrator.upkeep import build_due_indexes, keeping_up
+from orchestrator.upkeep import build_due_indexes, keeping_up, refresh_unwanted
 from tests.factories import TINY, make_images, make_vectors
 from tests.servers import wait_until
 
@@ -149,3 +149,18 @@ def test_upkeep_settles_what_is_done(archived: Connection, settings: Settings, d
                     lambda c, k, f=found: kinds.KINDS["duplicates"].store(c, analysis, k.images, f),  # type: ignore[misc]
                 )
             wait_until(lambda: analyses.is_settled(archived, analysis.id), 30)
+
+
+def test_unwanted_sets_are_searched_again_as_images_arrive(archived: Connection, settings: Settings) -> None:
+    """An image like an example becomes a candidate without anybody's asking; nothing new, nothing done."""
+    unwanted.learn(archived, "charts", ["image/00001", "image/00002"], by="ann", threshold=0.05)
+    everything = settings.model_copy(update={"index_rows": 10_000})
+    archived.execute("update chunks set done_at = now() - interval '1 hour' where done_at is not null")
+    assert unwanted.outdated(archived) == []
+
+    # The tests' vectors depend on the key: a second image of the same key in another archive would be the same.
+    archived.execute("update images set key = 'image/x' where key = 'image/00001'")
+    embed(archived, "image", 2)
+    refresh_unwanted(everything, archived)
+    rows = archived.execute("select image from unwanted where state = 'candidate'").fetchall()
+    assert rows == [("image/00001",)]
