@@ -1,13 +1,12 @@
-"""The demo as a stranger runs it, and README's SQL on what it leaves."""
+"""The demo as a stranger runs it."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
 from lookalike.database import Connection
-from tests.servers import ROOT, Lookalike
+from tests.servers import Lookalike
 
 
 def test_the_demo_prints_neighbours_and_writes_a_contact_sheet(
@@ -27,16 +26,3 @@ def test_the_demo_prints_neighbours_and_writes_a_contact_sheet(
     stored = connection.execute("select max(stored_at) from vectors_efficientnet_lite0").fetchone()
     system.run("demo")
     assert connection.execute("select max(stored_at) from vectors_efficientnet_lite0").fetchone() == stored
-    assert run_readme_sql(connection) >= 6
-
-
-def run_readme_sql(connection: Connection) -> int:
-    """Runs each statement of README's SQL recipes; returns how many there were. Most of them must find rows."""
-    (block,) = re.findall(r"```sql\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    text = re.sub(r"--.*", "", block)
-    statements = [part.strip() for part in text.split(";") if part.strip()]
-    for statement in statements:
-        cursor = connection.execute(statement.encode())
-        if cursor.description and "failures" not in statement:
-            assert cursor.fetchall(), statement
-    return len(statements)
