@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo check test bench bench-worker clean
+.PHONY: install demo check test bench bench-worker bench-search clean
 
 install: .venv/.installed
 
@@ -39,6 +39,11 @@ bench: .venv/.installed-dev
 # IMG2DATASET=/path/to/python of an environment with img2dataset 1.47 measures that beside the data path.
 bench-worker: .venv/.installed-dev
 	IMG2DATASET="$(IMG2DATASET)" $(BIN)/python -m bench fidelity worker datapath devices memory workers
+
+# Half an hour on two idle cores. BENCH_HOME=/a/folder keeps its archives, so that `python -m bench NAME` goes on from them;
+# `python -m bench search-million` takes another half hour.
+bench-search: .venv/.installed-dev
+	$(BIN)/python -m bench search-data search search-peers search-filters search-build search-mixed search-real search-quality
 
 clean:
 	-$(BIN)/lookalike services down

@@ -9,7 +9,7 @@ import typer
 from cli import output
 from cli.options import Encoder, Json
 from cli.session import open_session
-from lookalike import books, index, search
+from lookalike import analyses, books, index, search
 from lookalike.limits import list_workers
 from lookalike.reasons import Reason
 
@@ -37,6 +37,7 @@ def status(as_json: Json = False) -> None:
                     for lane, state, count in books.count_chunks(connection, name)
                 ],
                 "index": (last := index.last_check(connection, name)) and index.as_json(last),
+                "analyses": analyses.list_standing(connection, name),
                 "workers": [
                     {**asdict(one), "images_per_second": round(one.images_per_second, 2), "limit": one.limit}
                     for one in workers
@@ -61,6 +62,12 @@ def status(as_json: Json = False) -> None:
             )
         if one["workers"]:
             print_workers(one["workers"])
+        if one["analyses"]:
+            output.print_table(
+                "", ("analysis", "", "images left", "summed up"),
+                [(a.kind, a.scope, a.left, f"{a.settled_at:%Y-%m-%d %H:%M}" if a.settled_at else "not yet")
+                 for a in one["analyses"]],
+            )  # fmt: skip
         if one["index"]:
             print_recall(one["index"], one["done"], session.settings.recall_floor)
 

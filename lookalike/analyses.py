@@ -6,6 +6,7 @@ something about the images of a chunk (slow, outside of any transaction), to `st
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -37,6 +38,7 @@ class Analysis:
     encoder: str
     settings: dict[str, Any]
     standing: bool
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,17 @@ class Progress:
     """How far an analysis is, in images by the sizes of its chunks."""
 
     images: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An analysis that images go through: when it was summed up last, and how many images are left in its chunks."""
+
+    id: int
+    kind: Kind
+    scope: str
+    settled_at: datetime | None
     left: int
 
 
@@ -62,18 +75,21 @@ def begin(
     `prepare` writes, in the same transaction, what the chunks will need; it gets the number of the analysis. One that
     is not `standing` has no chunks: `prepare` writes all of it, and it waits only to be settled.
     """
-    with connection.transaction(), connection.cursor(row_factory=scalar_row) as cursor:
+    with connection.transaction(), connection.cursor() as cursor:
         asked = {"kind": kind, "encoder": encoder, "scope": scope}
+        # In this order: whoever finishes a chunk waits for the lock below, and must not wait for a summary with it.
+        connection.execute(QUERIES["supersede"], asked)
         connection.execute(QUERIES["wait_for_finishes"], asked)
+        connection.execute(QUERIES["end_chunks"], asked)
         made = {**asked, "settings": Jsonb(settings), "standing": standing}
-        number: int | None = cursor.execute(QUERIES["begin"], made).fetchone()
-        assert number is not None
-        connection.execute(QUERIES["supersede"], {**asked, "analysis": number})
+        row = cursor.execute(QUERIES["begin"], made).fetchone()
+        assert row is not None
+        number, created_at = row
         prepare(connection, number)
         if standing:
             covered = {"encoder": encoder, "analysis": number, "size": chunk_size}
             connection.execute(QUERIES["cover_all_images"], covered)
-    return Analysis(number, kind, encoder, settings, standing)
+    return Analysis(number, kind, encoder, settings, standing, created_at)
 
 
 def find_standing(
@@ -99,6 +115,12 @@ def progress(connection: Connection, number: int) -> Progress:
         found = cursor.execute(QUERIES["progress"], {"analysis": number}).fetchone()
     assert found is not None
     return found
+
+
+def list_standing(connection: Connection, encoder: str) -> list[Standing]:
+    """The analyses of an encoder that images go through, or that are under way."""
+    with connection.cursor(row_factory=class_row(Standing)) as cursor:
+        return cursor.execute(QUERIES["list_standing"], {"encoder": encoder}).fetchall()
 
 
 def is_settled(connection: Connection, number: int) -> bool:

@@ -47,16 +47,18 @@ def is_shown(connection: Connection, analysis: int) -> bool:
         return bool(cursor.execute(QUERIES["is_shown"], asked).fetchone())
 
 
-def settle(connection: Connection, analysis: Analysis) -> None:
-    """Sums up and shows a clustering, in the caller's transaction.
+def settle(connection: Connection, analysis: Analysis) -> bool:
+    """Sums up and shows a clustering, in the caller's transaction. False when it is too early to do it again.
 
     What arrives later is assigned at once, but summed up only now and then: at most for 1 % of the time.
     """
     asked = {"analysis": analysis.id}
     with connection.cursor(row_factory=dict_row) as cursor:
         clustering = cursor.execute(QUERIES["summary_due"], asked).fetchone()
-    if clustering is None or not clustering["due"]:
-        return
+    if clustering is None:
+        return True
+    if not clustering["due"]:
+        return False
     summary = _Summary(connection, analysis, clustering["of"])
     summary.measure()
     summary.label()
@@ -66,6 +68,7 @@ def settle(connection: Connection, analysis: Analysis) -> None:
         outdated = cursor.execute(QUERIES["outdated"], asked).fetchall()
     for old in outdated:
         _delete(connection, clustering["of"], old)
+    return True
 
 
 def _delete(connection: Connection, of: Of, analysis: int) -> None:

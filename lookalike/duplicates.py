@@ -19,7 +19,7 @@ from psycopg.rows import class_row, scalar_row
 
 from lookalike import analyses
 from lookalike.analyses import Analysis, TurnedVectors
-from lookalike.errors import UnknownEncoderError
+from lookalike.errors import ConfigurationError, UnknownEncoderError
 from lookalike.groups import link, relink
 from lookalike.ledger import ChunkImage
 from lookalike.miniatures import likeness
@@ -189,8 +189,7 @@ def store(connection: Connection, analysis: Analysis, images: Sequence[ChunkImag
     asked = {
         "encoder": encoder,
         "ids": [image.id for image in images],
-        "threshold": analysis.settings["threshold"],
-        "likeness": analysis.settings["likeness"],
+        "begun": analysis.created_at,
     }
     stale = connection.execute(table.format("delete_stale_pairs"), asked).fetchall()
     merged = {
@@ -208,16 +207,22 @@ def store(connection: Connection, analysis: Analysis, images: Sequence[ChunkImag
     link(connection, encoder, [(int(a), int(b)) for a, b in fresh])
 
 
-def settle(connection: Connection, analysis: Analysis) -> None:
+def settle(connection: Connection, analysis: Analysis) -> bool:  # noqa: ARG001 - as every kind has it
     """Nothing is left to do: the groups grow with every chunk."""
+    return True
 
 
 # Marked pairs and thresholds ------------------------------------------------------------------------------------------
 
 
 def mark(connection: Connection, first: str, second: str, same: bool, by: str) -> None:
-    """Keeps what somebody says of two images, by their keys. Groups follow at once. Raises UnknownImageError."""
+    """Keeps what somebody says of two images, by their keys; groups follow at once.
+
+    Raises UnknownImageError, and ConfigurationError for one image twice.
+    """
     a, b = sorted((find_image(connection, first).id, find_image(connection, second).id))
+    if a == b:
+        raise ConfigurationError(f"{first} is one image: name two")
     with connection.transaction(), connection.cursor(row_factory=scalar_row) as cursor:
         encoders = cursor.execute("select name from encoders order by name").fetchall()
         for encoder in encoders:

@@ -26,8 +26,11 @@ class KindModule(Protocol):
     ) -> None:
         """Writes what was found, in the transaction that finishes the chunk."""
 
-    def settle(self, connection: Connection, analysis: Analysis) -> None:
-        """Sums up when all chunks are done, in a transaction of its own; again when more have followed."""
+    def settle(self, connection: Connection, analysis: Analysis) -> bool:
+        """Sums up when all chunks are done, in a transaction of its own; again when more have followed.
+
+        False when it is too early to sum up again: it will be asked later.
+        """
 
 
 KINDS: dict[Kind, KindModule] = {"duplicates": duplicates, "clusters": clusters}
@@ -42,9 +45,10 @@ def settle(connection: Connection) -> list[Analysis]:
 
 def _settle(connection: Connection, analysis: Analysis) -> bool:
     with connection.transaction():
-        claimed = connection.execute(QUERIES["claim"], {"analysis": analysis.id}).rowcount > 0
-        if claimed:
-            # Before the summary: what is done meanwhile asks for another one.
+        if connection.execute(QUERIES["claim"], {"analysis": analysis.id}).rowcount == 0:
+            return False
+        # now() is the beginning of this transaction: what is done meanwhile asks for another summary.
+        settled = KINDS[analysis.kind].settle(connection, analysis)
+        if settled:
             connection.execute(QUERIES["settled"], {"analysis": analysis.id})
-            KINDS[analysis.kind].settle(connection, analysis)
-    return claimed
+    return settled

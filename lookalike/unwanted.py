@@ -155,6 +155,8 @@ def learn(
     that are not unwanted. `on_progress` hears how many examples of all have been searched for. Raises
     UnknownImageError, UnknownEncoderError, and ConfigurationError where nothing can be learned.
     """
+    if not name.strip():
+        raise ConfigurationError("a set needs a name")
     with connection.transaction():
         connection.execute(QUERIES["lock_set"], {"name": name})
         known = find_set(connection, name)

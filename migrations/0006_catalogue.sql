@@ -11,7 +11,7 @@ create index images_digitised on images (digitised);
 alter table encoders add index_dropped_at timestamptz;
 -- 20 for each of ten neighbours find what 40 do, at half the cost; see bench/README.md, search.
 alter table encoders alter candidates set default 20;
-update encoders set candidates = 20 where candidates = 40;
+update encoders set candidates = 20 where candidates = 40 and not exists (select from index_checks where encoder = name);
 
 -- Unwanted images: needed here because searches leave the accepted ones out ---------------------------------------------
 
@@ -76,12 +76,12 @@ create type image_filter as (
     include_unwanted boolean
 );
 
--- A colour of less weight than a fifth cannot make up a fifth of a picture; see colour_share for 288.
+-- A colour of less weight than a fifth cannot make up a fifth of a picture.
 create function cells_near(colour text) returns smallint[]
 language sql stable parallel safe as $$
     select array(
         select c.cell from lookalike.colour_cells c, lookalike.lab(lookalike.as_colour(colour)) as q
-        where exp(-greatest(0, sqrt((c.l - q[1]) ^ 2 + (c.a - q[2]) ^ 2 + (c.b - q[3]) ^ 2) - c.radius) ^ 2 / 288) >= 0.2)
+        where lookalike.cell_weight(q, c) >= 0.2)
 $$;
 comment on function cells_near is 'The cells of colour_cell() with colours that count as this one.';
 
@@ -312,6 +312,10 @@ begin
     select l2_normalize(sum(lookalike.vector_of(key, chosen)::vector * array_fill(weight::real, array[size])::vector))::halfvec
         into q from unnest(images, coalesce(weights, array_fill(1.0::double precision, array[cardinality(images)])))
         as t (key, weight);
+    if not l2_norm(q) between 0.99 and 1.01 then
+        raise exception 'these images and weights cancel out: nothing is like that'
+            using errcode = 'invalid_parameter_value';
+    end if;
     return query select * from lookalike.neighbours_of(q, lookalike.code_of(q, chosen), chosen, lookalike.checked_k(k),
         max_distance, lookalike.images_without(images, exclude_same_work),
         (within, work, licence, access, source, since, before, colour, include_unwanted)::lookalike.image_filter);

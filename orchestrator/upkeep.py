@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import psycopg
 
 from lookalike import books, index, kinds, unwanted
-from lookalike.errors import ServiceError
+from lookalike.errors import LookalikeError, ServiceError
 from lookalike.index import Connection, Progress
 from lookalike.settings import Settings
 from orchestrator.dispatch import LARGE_ARCHIVE
@@ -54,8 +54,11 @@ def keep_up(settings: Settings, connect: Callable[[], Connection], stop: threadi
         except ServiceError as error:
             log.warning("%s", error)
             until_index = PAUSE_SECONDS
-        except psycopg.Error as error:
+        except (LookalikeError, psycopg.Error) as error:
             log.warning("upkeep: %s", " ".join(str(error).split()))
+        except Exception:
+            # Nobody would notice that this thread has ended.
+            log.exception("upkeep")
 
 
 def build_due_indexes(

@@ -1,18 +1,20 @@
 -- name: begin
 -- A new analysis; those that follow it are of its kind.
 insert into analyses (kind, encoder, scope, settings, standing)
-values (%(kind)s, %(encoder)s, %(scope)s, %(settings)s, %(standing)s) returning id
+values (%(kind)s, %(encoder)s, %(scope)s, %(settings)s, %(standing)s) returning id, created_at
 
 -- name: supersede
--- An analysis of the same kind and scope that a new one takes the place of follows new images no longer, and ends where it is.
-with old as (
-    update analyses set standing = false, settled_at = coalesce(settled_at, now())
-    where kind = %(kind)s and encoder = %(encoder)s and scope = %(scope)s and id <> %(analysis)s
-      and (standing or settled_at is null)
-    returning id
-)
+-- An analysis that a new one takes the place of follows new images no longer, and ends where it is. Waits while it is
+-- being summed up.
+update analyses set standing = false, settled_at = now()
+where kind = %(kind)s and encoder = %(encoder)s and scope = %(scope)s and (standing or settled_at is null)
+
+-- name: end_chunks
+-- Chunks of analyses that were superseded are over.
 update chunks set state = 'done', done_at = now(), lease = null, lease_until = null
-where analysis in (select id from old) and state in ('pending', 'queued', 'running')
+where state in ('pending', 'queued', 'running') and analysis in (
+    select id from analyses
+    where kind = %(kind)s and encoder = %(encoder)s and scope = %(scope)s and not standing and settled_at is not null)
 
 -- name: cover_all_images
 -- Covers every registered image with chunks of the analysis, by counting because ids have gaps.
@@ -27,16 +29,16 @@ select pg_advisory_xact_lock(hashtextextended('lookalike analyses ' || %(encoder
 
 -- name: select
 -- An analysis as its kind needs it.
-select id, kind, encoder, settings, standing from analyses where id = %(analysis)s
+select id, kind, encoder, settings, standing, created_at from analyses where id = %(analysis)s
 
 -- name: find_standing
 -- The analysis of these settings that new images go through.
-select id, kind, encoder, settings, standing from analyses
+select id, kind, encoder, settings, standing, created_at from analyses
 where kind = %(kind)s and encoder = %(encoder)s and standing and settings = %(settings)s
 
 -- name: unsettled
 -- Analyses of which no chunk is left to do, but whose summary is missing or older than their last chunk.
-select a.id, a.kind, a.encoder, a.settings, a.standing from analyses a
+select a.id, a.kind, a.encoder, a.settings, a.standing, a.created_at from analyses a
 where (a.settled_at is null or a.standing and exists (
         select from chunks c where c.analysis = a.id and c.state = 'done' and c.done_at > a.settled_at))
   and not exists (select from chunks c where c.analysis = a.id and c.state in ('pending', 'queued', 'running'))
@@ -64,3 +66,10 @@ select a.settled_at is not null and not exists (
         select from chunks c where c.analysis = a.id and (
             c.state in ('pending', 'queued', 'running') or c.state = 'done' and c.done_at > a.settled_at))
 from analyses a where a.id = %(analysis)s
+
+-- name: list_standing
+-- The analyses that images go through, or that are not settled yet, with the images that are left.
+select a.id, a.kind, a.scope, a.settled_at, coalesce((
+        select sum(coalesce(cardinality(c.ids), c.hi - c.lo + 1)) from chunks c
+        where c.analysis = a.id and c.state in ('pending', 'queued', 'running')), 0)::bigint as left
+from analyses a where a.encoder = %(encoder)s and (a.standing or a.settled_at is null) order by a.id

@@ -46,10 +46,10 @@ select id, miniature from images where id = any(%(ids)s) and appearance_revision
 select pg_advisory_xact_lock(hashtextextended('lookalike duplicates ' || %(encoder)s, 0))
 
 -- name: delete_stale_pairs
--- Pairs found before an image got the vector that it has now, or less alike than is asked for now.
+-- Pairs found before an image got the vector that it has now, or in an earlier search, which asked for something else.
 delete from duplicate_pairs p using {vectors} v
 where p.encoder = %(encoder)s and v.image_id = any(%(ids)s) and v.image_id in (p.a, p.b)
-  and (p.found_at < v.stored_at or p.distance > %(threshold)s or p.likeness < %(likeness)s)
+  and (p.found_at < v.stored_at or p.found_at < %(begun)s)
 returning p.a, p.b
 
 -- name: merge_pairs

@@ -40,10 +40,12 @@ select v.image_id, i.key from {vectors} v join images i on i.id = v.image_id
 order by hashint8extended(v.image_id, %(seed)s) limit %(queries)s
 
 -- name: exact
--- The distances of the true neighbours of one image, by comparing it with every vector.
+-- The distances of the true neighbours of one image, by comparing it with every vector but those that searches leave out.
 select as_distance(cosine, (select distance from encoders where name = %(encoder)s)) from (
     select (t.v <=> (select v from {vectors} where image_id = %(image)s)) + 0 as cosine from {vectors} t
-    where t.image_id <> %(image)s order by 1 limit %(k)s) nearest
+    where t.image_id <> %(image)s
+      and not exists (select from unwanted_images u where u.image_id = t.image_id and u.state = 'accepted')
+    order by 1 limit %(k)s) nearest
 order by cosine
 
 -- name: record_check

@@ -102,6 +102,7 @@ def test_images_that_arrive_later_join(archived: Connection) -> None:
     embed(archived, ["a/3", "other-7/1"])
 
     assert not analyses.is_settled(archived, analysis.id)
+    assert [(one.kind, one.left) for one in analyses.list_standing(archived, "tiny")] == [("duplicates", 2)]
     assert work(archived) == 1
     assert groups(archived) >= {group("a", 0, 1, 2, 3), group("other-7", 0, 1)}
     assert analyses.is_settled(archived, analysis.id)
@@ -200,6 +201,17 @@ def test_pages_of_one_work_can_be_left_out(archived: Connection) -> None:
     assert group("a", 0, 1, 2) not in groups(archived)
     pairs = archived.execute("select image, copy from copies where image like 'b/%' order by 1, 2").fetchall()
     assert pairs == [("b/0", "b/2"), ("b/1", "b/2")]
+
+
+def test_another_search_takes_the_place_of_the_first(archived: Connection) -> None:
+    """Pairs that the new search does not ask for are gone when it has looked at their images."""
+    archived.execute("update images set work = 'book' where key like 'a/%'")
+    duplicates.begin(archived, "tiny", NEAR, turned=False)
+    work(archived)
+    assert group("a", 0, 1, 2) in groups(archived)
+    duplicates.begin(archived, "tiny", NEAR, turned=False, other_works=True)
+    work(archived)
+    assert groups(archived) == {group("b", 0, 1, 2), group("c", 0, 1, 2)}
 
 
 def test_accepted_unwanted_images_are_no_duplicates(archived: Connection) -> None:

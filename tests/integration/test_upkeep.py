@@ -2,15 +2,18 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lookalike import analyses, archive, duplicates, index, kinds, ledger, sweeping, unwanted
 from lookalike.database import Connection, connect
+from lookalike.errors import UnknownSetError
 from lookalike.ledger import RetryPolicy
 from lookalike.queue import Broker, make_app
 from lookalike.settings import Settings
+from orchestrator import upkeep
 from orchestrator.dispatch import Dispatcher
 from orchestrator.upkeep import build_due_indexes, keeping_up, refresh_unwanted
 from tests.factories import TINY, make_images, make_vectors
@@ -42,7 +45,7 @@ def embed(connection: Connection, prefix: str, count: int) -> None:
 
 
 @pytest.fixture
-def upkeep(archived: Connection, database_url: str, settings: Settings) -> Callable[[], int]:
+def build_indexes(archived: Connection, database_url: str, settings: Settings) -> Callable[[], int]:
     """Runs the building of indexes once; returns how many partitions have one."""
 
     def run() -> int:
@@ -55,31 +58,31 @@ def upkeep(archived: Connection, database_url: str, settings: Settings) -> Calla
 
 
 def test_a_large_archive_gets_its_index_when_the_backfill_ends(
-    archived: Connection, upkeep: Callable[[], int]
+    archived: Connection, build_indexes: Callable[[], int]
 ) -> None:
     """Not while images are open; then all partitions at once, and the recall is measured."""
     ledger.register(archived, make_images(1, "open"))
-    assert upkeep() == 0
+    assert build_indexes() == 0
     archived.execute("update chunks set state = 'done', done_at = now() where state = 'pending'")
-    assert upkeep() == 8
+    assert build_indexes() == 8
     assert index.last_check(archived, "tiny") is not None
 
 
 def test_an_index_that_was_dropped_comes_back_after_the_next_backfill(
-    archived: Connection, upkeep: Callable[[], int]
+    archived: Connection, build_indexes: Callable[[], int]
 ) -> None:
     """An operator drops it before a backfill, so it is not built before that has begun and ended."""
-    assert upkeep() == 8
+    assert build_indexes() == 8
     index.drop(archived, "tiny")
-    assert upkeep() == 0
+    assert build_indexes() == 0
     embed(archived, "more", 50)
-    assert upkeep() == 8
+    assert build_indexes() == 8
 
 
-def test_a_small_archive_gets_none(archived: Connection, upkeep: Callable[[], int]) -> None:
+def test_a_small_archive_gets_none(archived: Connection, build_indexes: Callable[[], int]) -> None:
     """Up to the number that the setting names, searches do without an index."""
     archived.execute("delete from vectors_tiny where image_id > 90")
-    assert upkeep() == 0
+    assert build_indexes() == 0
 
 
 def test_analyses_wait_for_the_index_of_a_large_archive(
@@ -164,3 +167,58 @@ def test_unwanted_sets_are_searched_again_as_images_arrive(archived: Connection,
     refresh_unwanted(everything, archived)
     rows = archived.execute("select image from unwanted where state = 'candidate'").fetchall()
     assert rows == [("image/00001",)]
+
+
+def test_a_new_analysis_holds_up_no_embedding_while_an_old_one_is_summed_up(
+    archived: Connection, database_url: str
+) -> None:
+    """Chunks are finished while `begin` waits for the summary of the analysis that it takes the place of."""
+    analysis = duplicates.begin(archived, "tiny", NEAR, turned=False)
+    other = replace(NEAR, threshold=0.02)
+    with (
+        connect(database_url, application_name="summary") as summary,
+        connect(database_url, application_name="begin") as beginning,
+    ):
+        with summary.transaction():
+            summary.execute("select from analyses where id = %s for no key update", [analysis.id])
+            thread = threading.Thread(target=duplicates.begin, args=(beginning, "tiny", other, False))
+            thread.start()
+            thread.join(0.5)
+            assert thread.is_alive()
+            archived.execute("set lock_timeout = '5s'")
+            embed(archived, "meanwhile", 1)
+        thread.join(10)
+    assert not thread.is_alive()
+    assert not archived.execute("select standing from analyses where id = %s", [analysis.id]).fetchone()[0]  # type: ignore[index]
+
+
+def test_a_summary_that_comes_too_early_is_made_later(
+    archived: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An analysis that its kind does not sum up yet stays unsettled."""
+    analysis = duplicates.begin(archived, "tiny", NEAR, turned=False)
+    archived.execute("update chunks set state = 'done', done_at = now() where analysis = %s", [analysis.id])
+    monkeypatch.setattr(duplicates, "settle", lambda *_: False)
+    assert kinds.settle(archived) == []
+    assert not analyses.is_settled(archived, analysis.id)
+    monkeypatch.setattr(duplicates, "settle", lambda *_: True)
+    assert [one.id for one in kinds.settle(archived)] == [analysis.id]
+
+
+def test_upkeep_outlives_whatever_goes_wrong(
+    archived: Connection, settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error, foreseen or not, ends one round and not the thread."""
+    rounds: list[int] = []
+    errors = [UnknownSetError("dropped meanwhile"), ValueError("unforeseen")]
+
+    def settle(_: Connection) -> list[analyses.Analysis]:
+        rounds.append(1)
+        if len(rounds) <= len(errors):
+            raise errors[len(rounds) - 1]
+        return []
+
+    monkeypatch.setattr(kinds, "settle", settle)
+    monkeypatch.setattr(upkeep, "SETTLE_SECONDS", 0.01)
+    with keeping_up(settings, lambda: connect(database_url, application_name="upkeep")):
+        wait_until(lambda: len(rounds) > 4, 10)

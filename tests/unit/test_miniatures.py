@@ -75,3 +75,13 @@ def test_blank_pictures_match_only_each_other() -> None:
     blank, other = Image.fromarray(grain), Image.new("RGB", (300, 400), "white")
     assert compare(blank, other) == 1
     assert compare(blank, photographs()[0]) == 0
+
+
+def test_no_likeness_is_above_1() -> None:
+    """Equal pictures match with 1, not a rounding error more, which the database would refuse."""
+    found = [compare(picture, picture.convert("L").convert("RGB")) for picture in photographs()[:23]]
+    assert max(found) <= 1
+    assert all(
+        likeness(m, np.frombuffer(m, np.uint8).reshape(12, 12)) <= 1
+        for m in map(miniature, photographs()[:23])
+    )
