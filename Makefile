@@ -31,7 +31,7 @@ check: .venv/.installed-dev
 	$(BIN)/lint-imports
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 bench: .venv/.installed-dev
 	$(BIN)/python -m bench $(ARGS)

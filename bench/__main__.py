@@ -1,13 +1,32 @@
 """`python -m bench [NAME …]`: runs the named benchmarks, or all that are quick, on services of their own."""
 
+import os
 import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from bench import datapath, fidelity, ledger, memory, store, worker
+from bench import (
+    datapath,
+    duplicates,
+    fidelity,
+    ledger,
+    memory,
+    search,
+    search_build,
+    search_data,
+    search_filters,
+    search_mixed,
+    search_peers,
+    search_quality,
+    search_real,
+    store,
+    worker,
+)
 from bench.services import bench_services
+from lookalike.settings import Settings
 
 QUICK = {"worker": worker.run, "ledger": ledger.run, "store": store.run}
 # What `make bench-worker` runs as well; takes a quarter of an hour.
@@ -18,7 +37,20 @@ SLOW = {
     "memory": memory.run,
     "workers": worker.run_several,
 }
-BENCHES = QUICK | SLOW
+# What `make bench-search` runs, but for the last; the first that needs an archive loads it.
+SEARCH: dict[str, Callable[[Settings], None]] = {
+    "search-data": search_data.run,
+    "search": search.run,
+    "search-peers": search_peers.run,
+    "search-filters": search_filters.run,
+    "search-build": search_build.run,
+    "search-mixed": search_mixed.run,
+    "search-real": search_real.run,
+    "search-quality": search_quality.run,
+    "duplicates": duplicates.run,
+    "search-million": search.run_million,
+}
+BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **SEARCH}
 
 
 def main() -> None:
@@ -28,14 +60,17 @@ def main() -> None:
         sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(BENCHES)}")
     # When told to stop, leave by way of the blocks that end services and processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # A folder that is named keeps the archives that were loaded, so that benches can be run one by one.
+    kept = os.environ.get("BENCH_HOME")
     # Not under the checkout: the server's own user must be able to reach its data.
-    home = Path(tempfile.mkdtemp(prefix="lookalike-bench-"))
+    home = Path(kept or tempfile.mkdtemp(prefix="lookalike-bench-"))
     try:
         for name in names:
             with bench_services(home) as settings:
                 BENCHES[name](settings)
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(home, ignore_errors=True)
 
 
 if __name__ == "__main__":

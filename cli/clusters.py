@@ -1,5 +1,6 @@
 """`lookalike clusters`: images, or works, that look alike, in clusters that people can name."""
 
+import time
 from enum import StrEnum
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from cli import output
 from cli.options import Encoder, Json
 from cli.session import Session, log_to_terminal, open_session
-from lookalike import cluster_samples, clusters, kinds, search
+from lookalike import analyses, cluster_samples, clusters, kinds, search
 from lookalike.analyses import Analysis
 from lookalike.clusters import SAMPLE, Plan, Wish
 
@@ -100,6 +101,8 @@ def _finish(session: Session, analysis: Analysis, quiet: bool) -> None:
     else:  # all of it is there already
         with session.connect() as connection:
             kinds.settle(connection)
+            while not analyses.is_settled(connection, analysis.id):  # an orchestrator is at it
+                time.sleep(0.2)
 
 
 def _report(

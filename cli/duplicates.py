@@ -11,7 +11,7 @@ import typer
 from cli import output
 from cli.options import Encoder, Json
 from cli.session import log_to_terminal, open_session
-from lookalike import duplicates, search
+from lookalike import analyses, duplicates, search
 from lookalike.errors import ConfigurationError
 
 duplicates_app = typer.Typer(
@@ -40,6 +40,7 @@ def duplicates_find(
     other_works: Annotated[
         bool, typer.Option(help="Only pairs of different works: pages of one book look alike by nature.")
     ] = False,
+    again: Annotated[bool, typer.Option(help="Start over, though the same search was made before.")] = False,
     enqueue: Enqueue = False,
     encoder: Encoder = None,
     as_json: Json = False,
@@ -54,20 +55,23 @@ def duplicates_find(
             learned.threshold if max_distance is None else max_distance,
             learned.likeness if likeness is None else likeness,
         )
-        analysis = duplicates.begin(connection, chosen, criteria, turned, other_works)
+        analysis = duplicates.begin(connection, chosen, criteria, turned, other_works, again)
     if not enqueue:
         from cli.analysis import run_analysis
 
         run_analysis(session, analysis, quiet=as_json)
     with session.connect() as connection:
         groups, images = duplicates.count(connection, chosen)
-    found = {"encoder": chosen, **asdict(criteria), "groups": groups, "images": images}
+        missed = analyses.count_missed(connection, analysis.id)
+    found = {"encoder": chosen, **asdict(criteria), "groups": groups, "images": images, "missed": missed}
     if as_json:
         output.print_json({**found, "analysis": analysis.id, "settled": not enqueue})
     elif enqueue:
         print(f"analysis {analysis.id} is enqueued: `lookalike duplicates list` shows what is found so far")
     else:
         print(f"{images:,} images in {groups:,} groups within a distance of {criteria.threshold:.3f}")
+        if missed:
+            print(f"{missed:,} images could not be fetched to be turned; --again tries once more")
 
 
 @duplicates_app.command("list")

@@ -78,6 +78,7 @@ def begin(
     with connection.transaction(), connection.cursor() as cursor:
         asked = {"kind": kind, "encoder": encoder, "scope": scope}
         # In this order: whoever finishes a chunk waits for the lock below, and must not wait for a summary with it.
+        connection.execute(QUERIES["begin_alone"], asked)
         connection.execute(QUERIES["supersede"], asked)
         connection.execute(QUERIES["wait_for_finishes"], asked)
         connection.execute(QUERIES["end_chunks"], asked)
@@ -124,6 +125,12 @@ def list_standing(connection: Connection, encoder: str) -> list[Standing]:
 
 
 def is_settled(connection: Connection, number: int) -> bool:
-    """Whether all of an analysis is done and summed up, up to now."""
+    """Whether an analysis was summed up, and nothing of it is left to do."""
     with connection.cursor(row_factory=scalar_row) as cursor:
         return bool(cursor.execute(QUERIES["is_settled"], {"analysis": number}).fetchone())
+
+
+def count_missed(connection: Connection, number: int) -> int:
+    """How many images an analysis could not look at, and has given up."""
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        return int(cursor.execute(QUERIES["missed"], {"analysis": number}).fetchone() or 0)

@@ -10,7 +10,7 @@ from psycopg.rows import scalar_row
 
 from lookalike.calibration import Calibration, make_calibration
 from lookalike.encoders import EncoderSpec
-from lookalike.errors import UnknownEncoderError
+from lookalike.errors import ServiceError, UnknownEncoderError
 from lookalike.queries import load_queries
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -28,7 +28,15 @@ def add_encoder(connection: Connection, spec: EncoderSpec, chunk_size: int) -> b
     with connection.transaction():
         # Against registration, which locks the rows it reads: no image may slip between the chunks of its batch and
         # those of the new encoder. Searches only read, and go on.
-        connection.execute("lock table encoders in exclusive mode")
+        # Whatever waits behind this lock waits as well: rather give up.
+        connection.execute("set local lock_timeout = '10s'")
+        try:
+            connection.execute("lock table encoders in exclusive mode")
+        except psycopg.errors.LockNotAvailable:
+            raise ServiceError(
+                f"{spec.name} cannot be added while the archive is being summed up: try again later"
+            ) from None
+        connection.execute("set local lock_timeout = default")
         if is_added(connection, spec.name):
             return False
         connection.execute(

@@ -115,6 +115,8 @@ def _spread(vectors: Floats, clusters: int, seed: int) -> Floats:
 def _try_numbers(vectors: Floats, seed: int) -> dict[int, float]:
     """The silhouettes of a ladder of numbers of clusters, and of numbers about its best rungs."""
     random = np.random.default_rng(seed + 1)
+    if len(vectors) < 4:
+        raise ConfigurationError(f"{len(vectors)} vectors are too few to choose a number of clusters")
     some = vectors[random.permutation(len(vectors))[: SEEDING + HELD_OUT]]
     held_out = some[: min(HELD_OUT, max(1, len(some) // 5))]
     training = some[len(held_out) :]

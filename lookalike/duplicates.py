@@ -8,6 +8,7 @@ option `turned` the seven other ways to lay a picture are embedded and looked fo
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,18 +90,36 @@ class Threshold:
 
 
 def begin(
-    connection: Connection, encoder: str, criteria: Criteria, turned: bool, other_works: bool = False
+    connection: Connection,
+    encoder: str,
+    criteria: Criteria,
+    turned: bool,
+    other_works: bool = False,
+    again: bool = False,
 ) -> Analysis:
     """Begins to look for near-duplicates among all images, and goes on as images arrive.
 
-    With `other_works` the pages of one work are not compared with each other: those of a book look alike by nature.
-    A search with the same settings is gone on with. Pairs and groups of one with others stay until their images are
-    looked at again.
+    With `other_works` the pages of one work are not compared with each other: those of a book look alike by nature. A
+    search with the same settings is gone on with, unless `again` is asked for; any other starts over, without the pairs
+    and groups of the last one.
     """
     _table(connection, encoder)
     settings = {**asdict(criteria), "turned": turned, "other_works": other_works}
     standing = analyses.find_standing(connection, "duplicates", encoder, settings)
-    return standing or analyses.begin(connection, "duplicates", encoder, settings, CHUNK)
+    if standing is not None and not again:
+        return standing
+    return analyses.begin(
+        connection, "duplicates", encoder, settings, CHUNK, partial(_clear, encoder=encoder)
+    )
+
+
+def _clear(connection: Connection, _: int, encoder: str) -> None:
+    """Forgets the pairs and groups of an encoder, but not what people say of pairs."""
+    asked = {"encoder": encoder}
+    for query in ("lock_groups", "clear_members", "clear_groups", "clear_pairs"):
+        connection.execute(QUERIES[query], asked)
+    same = connection.execute(QUERIES["marked_same"]).fetchall()
+    link(connection, encoder, [(int(a), int(b)) for a, b in same])
 
 
 def find(
@@ -186,11 +205,8 @@ def store(connection: Connection, analysis: Analysis, images: Sequence[ChunkImag
     encoder = analysis.encoder
     table = _table(connection, encoder)
     connection.execute(QUERIES["lock_groups"], {"encoder": encoder})
-    asked = {
-        "encoder": encoder,
-        "ids": [image.id for image in images],
-        "begun": analysis.created_at,
-    }
+    ids = [image.id for image in images]
+    asked = {"encoder": encoder, "ids": ids}
     stale = connection.execute(table.format("delete_stale_pairs"), asked).fetchall()
     merged = {
         "encoder": encoder,
@@ -203,7 +219,7 @@ def store(connection: Connection, analysis: Analysis, images: Sequence[ChunkImag
     }
     fresh = connection.execute(table.format("merge_pairs"), merged).fetchall()
     if stale:
-        relink(connection, encoder, {int(image) for pair in stale for image in pair})
+        relink(connection, encoder, {int(image) for pair in stale for image in pair}, ids)
     link(connection, encoder, [(int(a), int(b)) for a, b in fresh])
 
 

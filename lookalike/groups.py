@@ -57,11 +57,20 @@ def _new_group(connection: Connection, encoder: str) -> int:
         return int(cursor.execute(QUERIES["new_group"], {"encoder": encoder}).fetchone() or 0)
 
 
-def relink(connection: Connection, encoder: str, images: Iterable[int]) -> None:
-    """Takes the groups of these images apart, and links anew what is still linked."""
+def relink(connection: Connection, encoder: str, images: Iterable[int], changed: Iterable[int] = ()) -> None:
+    """Takes the groups of these images apart, and links anew what is still linked.
+
+    A giant group only loses those of its images that have `changed`: what held together through them stays together.
+    """
     asked = {"encoder": encoder, "ids": sorted(images)}
     with connection.cursor(row_factory=dict_row) as cursor:
-        groups = sorted({row["group_id"] for row in cursor.execute(QUERIES["groups_of"], asked)})
+        found = cursor.execute(QUERIES["groups_of"], asked).fetchall()
+    giant = sorted({row["group_id"] for row in found if row["size"] > COMPARED})
+    groups = sorted({row["group_id"] for row in found} - set(giant))
+    if giant:
+        left = {"encoder": encoder, "ids": sorted(changed), "groups": giant}
+        connection.execute(QUERIES["leave_groups"], left)
+        _describe(connection, encoder, giant)
     if not groups:
         return
     with connection.cursor(row_factory=scalar_row) as cursor:

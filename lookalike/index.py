@@ -128,9 +128,10 @@ def is_due(connection: Connection, encoder: str, least_rows: int) -> bool:
     with connection.cursor(row_factory=scalar_row) as cursor:
         if not cursor.execute(QUERIES["backfill_ended"], {"encoder": encoder}).fetchone():
             return False
-    if all(partition.valid for partition in list_partitions(connection, encoder)):
-        return False
-    return estimate(connection, encoder).rows > least_rows
+    partitions = list_partitions(connection, encoder)
+    # By the statistics that autovacuum keeps: this is asked again and again.
+    rows = sum(partition.rows for partition in partitions)
+    return rows > least_rows and not all(partition.valid for partition in partitions)
 
 
 def build(
@@ -181,6 +182,8 @@ def _build_partition(connection: Connection, partition: Partition, outgrown: thr
     old = sql.Identifier(partition.index)
     new = sql.Identifier(f"{partition.index}_new") if partition.valid else old
     drop_new = sql.SQL(QUERIES["drop_index"]).format(index=new)
+    if partition.valid is None and _adopt(connection, partition):
+        return
     # What a build left that was killed.
     connection.execute(drop_new)
     try:
@@ -199,6 +202,17 @@ def _build_partition(connection: Connection, partition: Partition, outgrown: thr
     if partition.valid:
         connection.execute(sql.SQL(QUERIES["drop_index"]).format(index=old))
         connection.execute(sql.SQL(QUERIES["rename_index"]).format(index=new, name=old))
+
+
+def _adopt(connection: Connection, partition: Partition) -> bool:
+    """Finishes a rebuild that was killed after it had taken the old index away."""
+    new = f"{partition.index}_new"
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        valid = cursor.execute(QUERIES["is_valid"], {"index": new}).fetchone()
+    names = {"index": sql.Identifier(new), "name": sql.Identifier(partition.index)}
+    if valid is not None:
+        connection.execute(sql.SQL(QUERIES["rename_index" if valid else "drop_index"]).format(**names))
+    return bool(valid)
 
 
 @contextmanager

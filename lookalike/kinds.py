@@ -1,5 +1,6 @@
 """The kinds of analyses, and what has to be done when all chunks of one are done."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from lookalike import clusters, duplicates
 from lookalike.analyses import QUERIES, Analysis, Kind, TurnedVectors
 from lookalike.ledger import ChunkImage
 
+log = logging.getLogger(__name__)
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -40,7 +42,20 @@ def settle(connection: Connection) -> list[Analysis]:
     """Sums up the analyses of which no chunk is left to do, each by one process alone. Returns them."""
     with connection.cursor(row_factory=class_row(Analysis)) as cursor:
         waiting = cursor.execute(QUERIES["unsettled"]).fetchall()
-    return [analysis for analysis in waiting if _settle(connection, analysis)]
+    return [analysis for analysis in waiting if _try(connection, analysis)]
+
+
+def _try(connection: Connection, analysis: Analysis) -> bool:
+    """One that fails must not hold up the others."""
+    try:
+        return _settle(connection, analysis)
+    except psycopg.OperationalError:
+        raise
+    except Exception:
+        log.exception(
+            "analysis %d, the %s of %s, cannot be summed up", analysis.id, analysis.kind, analysis.encoder
+        )
+        return False
 
 
 def _settle(connection: Connection, analysis: Analysis) -> bool:

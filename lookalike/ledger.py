@@ -235,11 +235,27 @@ def finish(
             _insert_retry(connection, chunk, again, policy)
 
 
-def finish_analysis(connection: Connection, chunk: Chunk, store: Callable[[Connection, Chunk], None]) -> None:
-    """Settles a chunk of an analysis: fence and whatever `store` writes, in one transaction. Raises LostLeaseError."""
+def finish_analysis(
+    connection: Connection,
+    chunk: Chunk,
+    store: Callable[[Connection, Chunk], None],
+    missed: Sequence[Failure] = (),
+    policy: RetryPolicy = RetryPolicy(1, 1),
+) -> None:
+    """Settles a chunk of an analysis: fence and whatever `store` writes, in one transaction. Raises LostLeaseError.
+
+    `missed` are images that could not be looked at. Transient failures are tried again; the others are counted.
+    """
+    attempts = chunk.attempts + 1
+    again = [f for f in missed if f.reason.transient and attempts < policy.tries]
     with connection.transaction():
         _pass_fence(connection, chunk)
         store(connection, chunk)
+        if again:
+            _insert_retry(connection, chunk, again, policy)
+        if len(again) < len(missed):
+            given_up = {"chunk": chunk.lease.chunk, "images": len(missed) - len(again)}
+            connection.execute(QUERIES["count_missed"], given_up)
 
 
 def _pass_fence(connection: Connection, chunk: Chunk) -> None:
@@ -284,6 +300,7 @@ def _insert_retry(
             "ids": [f.image.id for f in failures],
             "seconds": max(pause, min(asked, 3600)),
             "parent": chunk.lease.chunk,
+            "analysis": chunk.analysis,
         },
     )
 

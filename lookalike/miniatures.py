@@ -22,14 +22,13 @@ def likeness(first: bytes, second: NDArray[np.uint8]) -> float:
     """How well one picture matches a part of the other, -1..1, whichever of the two is the cropped one.
 
     `first` is a miniature as stored, `second` one as uint8 (12, 12). It is the normalised cross-correlation (Lewis,
-    Fast Normalized Cross-Correlation, 1995), which light and contrast don't change, at its best over crops. Two blank
-    pictures are alike, a blank one and another are not.
+    Fast Normalized Cross-Correlation, 1995), which light and contrast don't change, at its best over crops. A blank
+    picture is like nothing, not even another one: a million blank pages are no near-duplicates, but unwanted.
     """
     a = np.frombuffer(first, np.uint8).astype(np.float32)
     b = second.astype(np.float32).ravel()
-    blank = [one.std() < BLANK for one in (a, b)]
-    if any(blank):
-        return 1.0 if all(blank) else 0.0
+    if min(a.std(), b.std()) < BLANK:
+        return 0.0
     parts, others = _normalised(_crops() @ a), _normalised(_crops() @ b)
     # Row 0 is the whole picture.
     best = max((parts @ others[0]).max(), (others @ parts[0]).max())

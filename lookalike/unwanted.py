@@ -289,7 +289,8 @@ def _search(connection: Connection, one: KnownSet, on_progress: OnProgress = lam
     """Finds all images within the threshold of any example, and makes candidates of those nobody has decided about."""
     connection.execute(QUERIES["make_found"])
     connection.execute(QUERIES["clear_found"])
-    examples = examples_of(connection, one)
+    # One that has been replaced waits for its vector.
+    examples = load_vectors(connection, one.table, examples_of(connection, one))[0].tolist()
     unfinished = 0
     for done, example in enumerate(examples, 1):
         unfinished += not _search_from(connection, one, example)
@@ -327,9 +328,10 @@ def decide(connection: Connection, name: str, state: State, keys: Sequence[str],
         dropped = 0
         if state != "accepted":
             dropped = connection.execute(QUERIES["drop_examples"], {"set": one.id, "ids": ids}).rowcount
-        if dropped and not examples_of(connection, one):
+        examples = examples_of(connection, one)
+        if not len(load_vectors(connection, one.table, examples)[0]):
             raise ConfigurationError(
-                f"{name} would have no example left: learn from others first, or drop it"
+                f"{name} would have no example with a vector: learn from others first, or drop it"
             )
         _decide(connection, one, ids, state, by)
         if dropped:

@@ -28,8 +28,6 @@ QUEUED_SECONDS = 600.0
 SWEEP_SECONDS = 1.0
 IDLE_SECONDS = 0.1
 SEARCHABLE_SECONDS = 5.0
-# Where no index is ever to be built by itself.
-LARGE_ARCHIVE = 300_000
 # What a database or broker that is away raises; InternalError: after a failover, a server that is read-only still.
 AWAY = (
     ServiceError,
@@ -76,12 +74,16 @@ class Dispatcher:
         return len(claims)
 
     def _is_searchable(self, encoder: str) -> bool:
-        """Analyses wait for the index of a large archive: each of their searches would read all of it."""
+        """Analyses wait for the index of a large archive: each of their searches would read all of it.
+
+        Where no index is built by itself, they do not.
+        """
+        if not self.settings.index_rows:
+            return True
         now = time.monotonic()
         answer, until = self._searchable.get(encoder, (False, 0.0))
         if now >= until:
-            rows = self.settings.index_rows or LARGE_ARCHIVE
-            answer = index.is_searchable(self.connection, encoder, rows)
+            answer = index.is_searchable(self.connection, encoder, self.settings.index_rows)
             self._searchable[encoder] = (answer, now + SEARCHABLE_SECONDS)
         return answer
 

@@ -1,68 +1,82 @@
 """What an archive needs from time to time: an index after a backfill, and analyses summed up when they are done.
 
-It runs beside the dispatcher, which must not wait for it, on a connection of its own. Any number may run.
+It runs beside the dispatcher, which must not wait for it, on connections of its own. Any number may run.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import psycopg
 
 from lookalike import books, index, kinds, unwanted
-from lookalike.errors import LookalikeError, ServiceError
+from lookalike.errors import LookalikeError
 from lookalike.index import Connection, Progress
 from lookalike.settings import Settings
-from orchestrator.dispatch import LARGE_ARCHIVE
 
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 2.0
 INDEX_SECONDS = 60.0
-# After a build that failed (too little memory, somebody else at it), not at once again.
-PAUSE_SECONDS = 600.0
+UNWANTED_SECONDS = 600.0
+# Server processes that help to build an index.
 HELPERS = 2
+# A check compares its queries with so many vectors in all: more would take hours in a large archive.
+COMPARED = 400_000_000
+
+Step = Callable[[Connection], None]
 
 
 @contextmanager
 def keeping_up(settings: Settings, connect: Callable[[], Connection]) -> Iterator[None]:
-    """Keeps the archive in order, in a thread, for the time of the block."""
+    """Keeps the archive in order, in threads, for the time of the block. A build must not hold up the rest."""
     stop = threading.Event()
-    thread = threading.Thread(target=keep_up, args=(settings, connect, stop), name="upkeep", daemon=True)
-    thread.start()
+    steps: dict[str, tuple[float, Step]] = {
+        "settle": (SETTLE_SECONDS, settle),
+        "unwanted": (UNWANTED_SECONDS, partial(refresh_unwanted, settings)),
+        "index": (INDEX_SECONDS, partial(build_due_indexes, settings, connect, stop=stop)),
+    }
+    threads = [
+        threading.Thread(
+            target=_repeat, args=(name, *step, connect, stop), name=f"upkeep-{name}", daemon=True
+        )
+        for name, step in steps.items()
+    ]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stop.set()
-        thread.join(10)
+        for thread in threads:
+            thread.join(10)
 
 
-def keep_up(settings: Settings, connect: Callable[[], Connection], stop: threading.Event) -> None:
-    """Settles analyses and builds indexes until `stop` is set. Waits out a database that is away."""
-    until_index = INDEX_SECONDS
-    while not stop.wait(SETTLE_SECONDS):
-        until_index -= SETTLE_SECONDS
+def _repeat(
+    name: str, seconds: float, step: Step, connect: Callable[[], Connection], stop: threading.Event
+) -> None:
+    """Does a step again and again until `stop` is set. Waits out a database that is away."""
+    while not stop.wait(seconds):
         try:
             with connect() as connection:
-                for analysis in kinds.settle(connection):
-                    log.info("the %s of %s are settled", analysis.kind, analysis.encoder)
-                if until_index <= 0:
-                    until_index = INDEX_SECONDS
-                    build_due_indexes(settings, connect, connection, stop)
-                    refresh_unwanted(settings, connection)
-        except ServiceError as error:
-            log.warning("%s", error)
-            until_index = PAUSE_SECONDS
+                step(connection)
         except (LookalikeError, psycopg.Error) as error:
-            log.warning("upkeep: %s", " ".join(str(error).split()))
+            log.warning("upkeep, %s: %s", name, " ".join(str(error).split()))
         except Exception:
             # Nobody would notice that this thread has ended.
-            log.exception("upkeep")
+            log.exception("upkeep, %s", name)
+
+
+def settle(connection: Connection) -> None:
+    """Sums up the analyses that are done."""
+    for analysis in kinds.settle(connection):
+        log.info("the %s of %s are settled", analysis.kind, analysis.encoder)
 
 
 def build_due_indexes(
-    settings: Settings, connect: Callable[[], Connection], connection: Connection, stop: threading.Event
+    settings: Settings, connect: Callable[[], Connection], connection: Connection, *, stop: threading.Event
 ) -> None:
     """Builds the index of each encoder whose backfill has ended, and checks what searches find with it."""
     for encoder in books.encoder_names(connection):
@@ -76,7 +90,8 @@ def build_due_indexes(
         )
         report = _Reporter(encoder)
         built = index.build(connect, encoder, min(planned.memory_bytes, limit), HELPERS, report.show, stop)
-        checked = index.check(connection, encoder)
+        queries = max(10, min(100, COMPARED // max(1, planned.rows)))
+        checked = index.check(connection, encoder, queries)
         log.info("%s: %d partitions indexed, recall@10 %.3f", encoder, built, checked.recall_10)
         if checked.recall_10 < settings.recall_floor:
             log.warning("%s: recall is under %.2f: lookalike index tune", encoder, settings.recall_floor)
@@ -85,7 +100,7 @@ def build_due_indexes(
 def refresh_unwanted(settings: Settings, connection: Connection) -> None:
     """Looks for new candidates of the unwanted sets, where vectors have been stored since the last look."""
     for name, encoder in unwanted.outdated(connection):
-        if index.is_searchable(connection, encoder, settings.index_rows or LARGE_ARCHIVE):
+        if not settings.index_rows or index.is_searchable(connection, encoder, settings.index_rows):
             found = unwanted.refresh(connection, name)
             log.info("unwanted %s: %d candidates", name, found.candidates)
 

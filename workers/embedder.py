@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -24,7 +25,6 @@ from tenacity import (
 )
 
 from lookalike import analyses, archive, ledger, limits, sweeping
-from lookalike.analyses import TurnedVectors
 from lookalike.calibration import Calibration
 from lookalike.database import connect, make_pool
 from lookalike.encoders import find_encoder
@@ -145,7 +145,7 @@ class Embedder:
         pool: ConnectionPool[ledger.Connection],
         pipeline: Pipeline,
         calibration: Calibration,
-        turned: TurnedVectors,
+        turned: TurnedEmbedder,
     ) -> None:
         self._settings = settings
         self._turned = turned
@@ -196,9 +196,13 @@ class Embedder:
     def _analyse(self, chunk: Chunk, number: int, held: Held) -> None:
         analysis = self._in_database(lambda connection: analyses.find(connection, number))
         kind = KINDS[analysis.kind]
-        found = self._in_database(
-            lambda connection: kind.find(connection, analysis, chunk.images, self._turned)
-        )
+        missed: list[ledger.Failure] = []
+
+        def find(connection: ledger.Connection) -> object:
+            missed.clear()
+            return kind.find(connection, analysis, chunk.images, partial(self._turned, missed=missed))
+
+        found = self._in_database(find)
         if self._is_given_up(held):
             return
 
@@ -206,7 +210,9 @@ class Embedder:
             kind.store(connection, analysis, chunk.images, found)
 
         try:
-            self._in_database(lambda connection: ledger.finish_analysis(connection, chunk, store))
+            self._in_database(
+                lambda connection: ledger.finish_analysis(connection, chunk, store, missed, self._policy)
+            )
         except LostLeaseError:
             log.warning("chunk %d: somebody else holds or has finished it", held.claim.chunk)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lookalike.calibration import Calibration
 from lookalike.errors import ImageError
-from lookalike.ledger import ChunkImage
+from lookalike.ledger import ChunkImage, Failure
 from lookalike.settings import Settings
 from lookalike.turns import Turn
 from workers.decode import decode
@@ -37,15 +37,16 @@ class TurnedEmbedder:
         self._calibration = calibration
 
     def __call__(
-        self, images: Sequence[ChunkImage]
+        self, images: Sequence[ChunkImage], missed: list[Failure]
     ) -> Iterator[tuple[int, Turn, NDArray[np.floating], NDArray[np.uint8]]]:
         """Yields image id, turn, unit vector (d,) and code uint8 (ceil(d / 8),).
 
-        An image that cannot be fetched or decoded any more is passed over: it keeps the vector that it has.
+        An image that cannot be fetched or decoded now is added to `missed`.
         """
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="turned") as pool:
             for image, pixels in zip(images, pool.map(self._pixels, images), strict=True):
-                if pixels is None:
+                if isinstance(pixels, ImageError):
+                    missed.append(Failure(image, pixels.reason, pixels.detail, pixels.retry_after))
                     continue
                 # The network's view is a square from the centre: turning it is turning the picture.
                 views = np.stack([turn.apply(pixels) for turn in TURNS])
@@ -55,7 +56,7 @@ class TurnedEmbedder:
                     if np.isfinite(vector).all():
                         yield image.id, turn, vector, code
 
-    def _pixels(self, image: ChunkImage) -> NDArray[np.uint8] | None:
+    def _pixels(self, image: ChunkImage) -> NDArray[np.uint8] | ImageError:
         preprocessing = self._encoder.preprocessing
         pixels = np.empty((preprocessing.crop, preprocessing.crop, 3), np.uint8)
         try:
@@ -63,5 +64,5 @@ class TurnedEmbedder:
             decode(fetched.data, preprocessing, pixels, self._settings.max_pixels)
         except ImageError as error:
             log.info("image %s is not compared in other positions: %s", image.key, error)
-            return None
+            return error
         return pixels

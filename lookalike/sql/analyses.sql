@@ -3,6 +3,10 @@
 insert into analyses (kind, encoder, scope, settings, standing)
 values (%(kind)s, %(encoder)s, %(scope)s, %(settings)s, %(standing)s) returning id, created_at
 
+-- name: begin_alone
+-- Of one encoder one analysis is begun at a time.
+select pg_advisory_xact_lock(hashtextextended('lookalike begin ' || %(encoder)s, 0))
+
 -- name: supersede
 -- An analysis that a new one takes the place of follows new images no longer, and ends where it is. Waits while it is
 -- being summed up.
@@ -61,11 +65,14 @@ from (select coalesce(cardinality(ids), hi - lo + 1) as size, state from chunks
       where analysis = %(analysis)s and state <> 'split') as sized
 
 -- name: is_settled
--- Whether no chunk is left to do, and the summary is as new as the last chunk.
+-- Whether it was summed up, and no chunk is left to do. What was done since is summed up in its time.
 select a.settled_at is not null and not exists (
-        select from chunks c where c.analysis = a.id and (
-            c.state in ('pending', 'queued', 'running') or c.state = 'done' and c.done_at > a.settled_at))
+    select from chunks c where c.analysis = a.id and c.state in ('pending', 'queued', 'running'))
 from analyses a where a.id = %(analysis)s
+
+-- name: missed
+-- Images that could not be looked at.
+select coalesce(sum(missed), 0)::bigint from chunks where analysis = %(analysis)s
 
 -- name: list_standing
 -- The analyses that images go through, or that are not settled yet, with the images that are left.

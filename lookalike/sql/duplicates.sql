@@ -46,10 +46,10 @@ select id, miniature from images where id = any(%(ids)s) and appearance_revision
 select pg_advisory_xact_lock(hashtextextended('lookalike duplicates ' || %(encoder)s, 0))
 
 -- name: delete_stale_pairs
--- Pairs found before an image got the vector that it has now, or in an earlier search, which asked for something else.
+-- Pairs found before an image got the vector that it has now.
 delete from duplicate_pairs p using {vectors} v
 where p.encoder = %(encoder)s and v.image_id = any(%(ids)s) and v.image_id in (p.a, p.b)
-  and (p.found_at < v.stored_at or p.found_at < %(begun)s)
+  and p.found_at < v.stored_at
 returning p.a, p.b
 
 -- name: merge_pairs
@@ -89,6 +89,10 @@ delete from duplicate_groups where id = any(%(groups)s)
 insert into duplicate_members (encoder, image_id, group_id)
 select %(encoder)s, id, %(group)s from unnest(%(ids)s::bigint[]) as id
 on conflict (encoder, image_id) do update set group_id = excluded.group_id
+
+-- name: leave_groups
+-- Images that have changed leave a giant group; it is not taken apart for them.
+delete from duplicate_members where encoder = %(encoder)s and image_id = any(%(ids)s) and group_id = any(%(groups)s)
 
 -- name: dissolve_groups
 -- Takes the members out of groups that have to be linked anew.
@@ -169,3 +173,19 @@ select count(*) as groups, coalesce(sum(size), 0)::bigint as images from duplica
 -- name: table
 -- Where the vectors are, and how distances are measured.
 select vectors, dimension, distance as form from encoders where name = %(encoder)s
+
+-- name: clear_members
+-- Another search takes the place of the last one: of its groups,
+delete from duplicate_members where encoder = %(encoder)s
+
+-- name: clear_groups
+-- which are empty now,
+delete from duplicate_groups where encoder = %(encoder)s
+
+-- name: clear_pairs
+-- and of its pairs.
+delete from duplicate_pairs where encoder = %(encoder)s
+
+-- name: marked_same
+-- What people call the same picture.
+select a, b from marked_pairs where same

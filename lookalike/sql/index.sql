@@ -25,6 +25,10 @@ drop index concurrently if exists {index}
 -- Builds the index of one partition without blocking writes.
 create index concurrently {index} on {partition} using hnsw (code bit_hamming_ops) with (m = 16, ef_construction = 64)
 
+-- name: is_valid
+-- Whether an index of this name is complete; nothing when there is none.
+select indisvalid from pg_index where indexrelid = to_regclass(format('lookalike.%%I', %(index)s::text))
+
 -- name: rename_index
 -- A new index takes the name of the one that it replaces.
 alter index {index} rename to {name}

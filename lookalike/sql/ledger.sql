@@ -194,8 +194,13 @@ select encoder, 'analysis', %(ids)s, id from analyses where encoder = %(encoder)
 
 -- name: insert_retry
 -- What is to be tried again, and when.
-insert into chunks (encoder, lane, attempts, ids, not_before, parent)
-values (%(encoder)s, %(lane)s, %(attempts)s, %(ids)s, now() + make_interval(secs => %(seconds)s), %(parent)s)
+insert into chunks (encoder, lane, attempts, ids, not_before, parent, analysis)
+values (%(encoder)s, %(lane)s, %(attempts)s, %(ids)s, now() + make_interval(secs => %(seconds)s), %(parent)s,
+    %(analysis)s)
+
+-- name: count_missed
+-- Images that an analysis could not look at, and does not try again.
+update chunks set missed = %(images)s where id = %(chunk)s
 
 -- name: expire_queued
 -- Messages that nobody took in time; no worker is to blame.

@@ -77,6 +77,18 @@ def test_filters_by_what_the_catalogue_says(
     assert found(archived, filters) == expected
 
 
+def test_the_colour_filter_looks_into_few_cells(archived: Connection) -> None:
+    """Only cells with colours near enough are read, and all that a by_colour search counts for a fifth or more."""
+    row = archived.execute(
+        "select cardinality(cells_near('#804020')),"
+        " (select array_agg(cell order by cell) from colour_cells c where cell_weight(lab('#804020'), c) >= 0.2)"
+        " = (select array_agg(cell order by cell) from unnest(cells_near('#804020')) as cell)"
+    ).fetchone()
+    assert row == (row and row[0], True)
+    assert row is not None
+    assert 0 < row[0] < 400
+
+
 def test_a_colour_that_is_none_is_refused(archived: Connection) -> None:
     """The error says how colours are written."""
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="is no colour"):
@@ -115,6 +127,17 @@ def test_the_vector_of_a_work_is_the_mean_of_its_images(archived: Connection) ->
     assert ("work-4",) in nearest
     with pytest.raises(psycopg.errors.NoDataFound, match="'nothing'"):
         archived.execute("select work_vector('nothing')")
+
+
+def test_neighbours_of_many_pass_over_images_without_a_vector(archived: Connection) -> None:
+    """is_embedded keeps a query over many images from ending at the first that waits to be embedded."""
+    ledger.register(archived, [Image("waiting", "file:///waiting")])
+    rows = archived.execute(
+        "select i.key, s.image from images i, similar(i.key, 1) s where is_embedded(i.key) order by 1"
+    ).fetchall()
+    assert len(rows) == IMAGES
+    with pytest.raises(psycopg.errors.NoDataFound, match="no vector"):
+        archived.execute("select i.key, s.image from images i, similar(i.key, 1) s")
 
 
 def test_everything_in_the_schema_says_what_it_is(archived: Connection) -> None:

@@ -12,7 +12,8 @@ from lookalike.duplicates import Criteria
 from lookalike.errors import UnknownEncoderError, UnknownImageError
 from lookalike.groups import components
 from lookalike.images import Image
-from lookalike.ledger import RetryPolicy
+from lookalike.ledger import Failure, RetryPolicy
+from lookalike.reasons import Reason
 from lookalike.turns import Turn
 from tests.factories import TINY, make_vectors, unit_vector
 
@@ -204,7 +205,7 @@ def test_pages_of_one_work_can_be_left_out(archived: Connection) -> None:
 
 
 def test_another_search_takes_the_place_of_the_first(archived: Connection) -> None:
-    """Pairs that the new search does not ask for are gone when it has looked at their images."""
+    """Pairs that the new search does not ask for are gone; what people call the same stays together."""
     archived.execute("update images set work = 'book' where key like 'a/%'")
     duplicates.begin(archived, "tiny", NEAR, turned=False)
     work(archived)
@@ -212,6 +213,27 @@ def test_another_search_takes_the_place_of_the_first(archived: Connection) -> No
     duplicates.begin(archived, "tiny", NEAR, turned=False, other_works=True)
     work(archived)
     assert groups(archived) == {group("b", 0, 1, 2), group("c", 0, 1, 2)}
+    duplicates.mark(archived, "a/0", "other-1/0", same=True, by="ann")
+    duplicates.begin(archived, "tiny", NEAR, turned=False, other_works=True, again=True)
+    assert groups(archived) == {frozenset({"a/0", "other-1/0"})}
+
+
+def test_images_that_could_not_be_turned_are_tried_again(archived: Connection) -> None:
+    """A host that is away costs another try; what is gone for good is counted, and the next search starts over."""
+    analysis = duplicates.begin(archived, "tiny", NEAR, turned=True)
+    (claim,) = ledger.lease(archived, "tiny", "analysis", 10, 60)
+    chunk = ledger.start(archived, claim, "w", 60)
+    assert chunk is not None
+    missed = [Failure(chunk.images[0], Reason.UNREACHABLE), Failure(chunk.images[1], Reason.NOT_FOUND)]
+    ledger.finish_analysis(archived, chunk, lambda *_: None, missed, RetryPolicy(3, 1))
+
+    rows = archived.execute(
+        "select lane, attempts, ids, analysis from chunks where state = 'pending'"
+    ).fetchall()
+    assert rows == [("analysis", 1, [chunk.images[0].id], analysis.id)]
+    assert analyses.count_missed(archived, analysis.id) == 1
+    assert duplicates.begin(archived, "tiny", NEAR, turned=True).id == analysis.id
+    assert duplicates.begin(archived, "tiny", NEAR, turned=True, again=True).id != analysis.id
 
 
 def test_accepted_unwanted_images_are_no_duplicates(archived: Connection) -> None:

@@ -134,6 +134,8 @@ def test_filters_never_return_too_few(archived: Connection, database_url: str, e
         "select image from similar('image/00001', 10, within => array(select id from images where id % 3 = 0))"
     ).fetchall()
 
+    common = archived.execute("select image from similar('image/00001', 10, licence => 'common')").fetchall()
+    assert len({row[0] for row in common} & set(exact(archived, "image/00001", "i.licence = 'common'"))) >= 9
     assert [row[0] for row in tenth] == exact(archived, "image/00001", "i.licence = 'tenth'")
     assert [row[0] for row in rare] == exact(archived, "image/00001", "i.licence = 'rare'")
     assert len(work) == 9

@@ -219,7 +219,7 @@ def test_an_example_that_is_fine_is_none_any_more(archived: Connection) -> None:
         assert one.nearest_example in EXAMPLES[:2]
     unwanted.decide(archived, "charts", "candidate", EXAMPLES[:1], "ann")
     assert EXAMPLES[0] in images(archived)
-    with pytest.raises(ConfigurationError, match="no example left"):
+    with pytest.raises(ConfigurationError, match="no example with a vector"):
         unwanted.decide(archived, "charts", "fine", EXAMPLES[1:2], "ann")
 
 

@@ -49,8 +49,12 @@ def build_indexes(archived: Connection, database_url: str, settings: Settings) -
     """Runs the building of indexes once; returns how many partitions have one."""
 
     def run() -> int:
+        archived.execute("analyze")  # as autovacuum does within a minute
         build_due_indexes(
-            settings, lambda: connect(database_url, application_name="test"), archived, threading.Event()
+            settings,
+            lambda: connect(database_url, application_name="test"),
+            archived,
+            stop=threading.Event(),
         )
         return sum(bool(partition.valid) for partition in index.list_partitions(archived, "tiny"))
 
