@@ -43,7 +43,7 @@ bench-worker: .venv/.installed-dev
 # Half an hour on two idle cores. BENCH_HOME=/a/folder keeps its archives, so that `python -m bench NAME` goes on from them;
 # `python -m bench search-million` takes another half hour.
 bench-search: .venv/.installed-dev
-	$(BIN)/python -m bench search-data search search-peers search-filters search-build search-mixed search-real search-quality
+	$(BIN)/python -m bench search-data search search-peers search-filters search-build search-mixed search-real search-quality duplicates
 
 clean:
 	-$(BIN)/lookalike services down
