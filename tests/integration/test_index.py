@@ -315,3 +315,33 @@ def test_a_server_that_was_restarted_uses_the_index_at_once() -> None:
     assert after[1] >= before[1] + 2 * 8
     assert len(set(found.stdout.split()) & set(truth)) >= 9
     wait_for(janitor)
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+def test_the_plan_of_a_search_walks_the_graphs(archived: Connection, database_url: str, mode: str) -> None:
+    """EXPLAIN of the statement inside a search, with its settings: an index scan on each partition, nothing in full."""
+    build(database_url)
+    source, settings = archived.execute(
+        "select prosrc, proconfig from pg_proc where proname = 'vectors_tiny_nearest'"
+    ).fetchone() or ("", [])
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        archived.execute("select set_config(%s, %s, false)", [name, value])
+    archived.execute("select set_config('plan_cache_mode', %s, false)", [mode])
+    statement = source[source.index("select c.image_id") : source.index("order by cosine limit k")]
+    for word, number in (("<=> q", "<=> $1"), ("vectors_tiny_nearest.code", "$2"), ("limit candidates", "limit $3"),
+                         ("all(without)", "all($4)"), ("not include_unwanted", "not $5")):  # fmt: skip
+        assert word in statement
+        statement = statement.replace(word, number)
+    archived.execute(
+        f"prepare search (halfvec, varbit, integer, bigint[], boolean) as {statement.replace('%', '%%')}".encode()
+    )
+    vector, code = archived.execute(
+        "select v::text, code::text from vectors_tiny where image_id = 1"
+    ).fetchone() or ("", "")
+    rows = archived.execute(
+        f"explain execute search ('{vector}', '{code}', 200, '{{1}}', false)".encode()
+    ).fetchall()
+    plan = "\n".join(row[0] for row in rows)
+    assert "Seq Scan on vectors_tiny" not in plan
+    assert all(f"Index Scan using vectors_tiny_p{part}_code" in plan for part in range(8)), plan
