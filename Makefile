@@ -40,12 +40,12 @@ bench: .venv/.installed-dev
 bench-worker: .venv/.installed-dev
 	IMG2DATASET="$(IMG2DATASET)" $(BIN)/python -m bench fidelity worker datapath devices memory workers
 
-# Half an hour on two idle cores. BENCH_HOME=/a/folder keeps its archives, so that `python -m bench NAME` goes on from them;
-# `python -m bench search-million` takes another half hour.
+# Takes long: loads two archives of 200,000 vectors. BENCH_HOME=/a/folder keeps them, so that `python -m bench NAME` goes on
+# from them.
 bench-search: .venv/.installed-dev
 	$(BIN)/python -m bench search-data search search-peers search-filters search-build search-mixed search-real search-quality duplicates
 
-# Loads a million vectors first: an hour on two cores.
+# Takes longer: loads a million vectors.
 bench-search-million: .venv/.installed-dev
 	$(BIN)/python -m bench search-million
 
