@@ -105,8 +105,10 @@ union
 select a, b from marked_pairs where same and (a = any(%(ids)s) or b = any(%(ids)s))
 
 -- name: count_members
--- How many images a group has.
-update duplicate_groups g set size = (select count(*) from duplicate_members m where m.group_id = g.id)
+-- How many images a group has; one that has left does not stand for it any more.
+update duplicate_groups g set size = (select count(*) from duplicate_members m where m.group_id = g.id),
+    representative_id = (
+        select m.image_id from duplicate_members m where m.group_id = g.id and m.image_id = g.representative_id)
 where id = any(%(groups)s) returning id, size, representative_id
 
 -- name: choose_representatives

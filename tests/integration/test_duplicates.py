@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lookalike import analyses, archive, duplicates, kinds, ledger, search
+from lookalike import groups as linking
 from lookalike.analyses import Analysis
 from lookalike.database import Connection
 from lookalike.duplicates import Criteria
@@ -150,6 +151,23 @@ def test_a_changed_image_leaves_its_group(archived: Connection) -> None:
     work(archived)
 
     assert groups(archived) == {group("a", 0, 1), group("b", 0, 1, 2, 9), group("c", 0, 1, 2)}
+
+
+def test_a_giant_group_is_not_taken_apart(archived: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It only loses the image that has changed; if that stood for the group, another one does."""
+    monkeypatch.setattr(linking, "COMPARED", 2)
+    duplicates.begin(archived, "tiny", NEAR, turned=False)
+    work(archived)
+    archived.execute("update images set key = 'other-1/9' where key = 'a/0'")
+    embed(archived, ["other-1/9"], content="changed")
+    work(archived)
+
+    assert groups(archived) >= {group("a", 1, 2), group("other-1", 0, 9), group("b", 0, 1, 2)}
+    stands = archived.execute(
+        "select image from duplicates where representative and image like 'a/%'"
+    ).fetchall()
+    assert len(stands) == 1
+    assert archived.execute("select sum(size) from duplicate_groups").fetchone() == (10,)
 
 
 def test_a_search_that_was_stopped_goes_on(archived: Connection) -> None:

@@ -281,6 +281,15 @@ def test_a_rebuilt_index_takes_the_place_of_the_old_one(archived: Connection, da
     assert all(partition.valid for partition in index.list_partitions(archived, "tiny"))
 
 
+def test_a_rebuild_that_was_killed_is_finished(archived: Connection, database_url: str) -> None:
+    """The new index is complete and the old one gone, but for the name: it is not built once more."""
+    build(database_url)
+    before = archived.execute(INDEXES).fetchall()
+    archived.execute("alter index vectors_tiny_p5_code rename to vectors_tiny_p5_code_new")
+    build(database_url)
+    assert archived.execute(INDEXES).fetchall() == before
+
+
 INDEXES = "select relname, oid from pg_class where relname like 'vectors_tiny_p%_code%' order by 1"
 
 
