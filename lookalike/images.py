@@ -1,5 +1,6 @@
-"""What a source announces: images, and records that it had to refuse."""
+"""What a source announces: images, images that are gone, records that it had to refuse, and how far it has got."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,8 @@ class Image:
     `/info.json`) when it is "iiif". `content` is what the source knows of the bytes (an ETag, checksum or version):
     when it changes, the image is embedded again; None means that the source cannot tell. `source` is what announced it
     first, `digitised` the day of its digitisation (an ISO date); without one, that of its registration is taken.
+    `as_of` is when the source saw it so (an ISO time with its zone, as of an event or of S3's LastModified): what was
+    seen earlier never replaces what was seen later. None: the source cannot tell.
     """
 
     key: str
@@ -29,6 +32,22 @@ class Image:
     content: str | None = None
     source: str | None = None
     digitised: str | None = None
+    as_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Images that are gone: the one with this `key`, or all of a `work` but those whose keys are `kept`.
+
+    With a `url`, the image of that key is only gone if that is where it is fetched from: a rule that gives several
+    objects one key lets a later one take the place of an earlier. `as_of` is when it was gone, as in Image; None: now.
+    """
+
+    key: str | None = None
+    url: str | None = None
+    work: str | None = None
+    kept: frozenset[str] = frozenset()
+    as_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +59,20 @@ class Refused:
     detail: str = ""
 
 
+Position = Mapping[str, object]
+"""Where a source has got to, as JSON; each kind of source has its own words. It is kept with what was read so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """All that the source has yielded so far is behind this position: opened with it, the source goes on from here.
+
+    A `lasting` one counts beyond the end of the source, which is a stream that is read on later.
+    """
+
+    position: Position
+    lasting: bool = False
+
+
 Announcement = Image | Refused
+Notice = Announcement | Removal | Checkpoint

@@ -38,15 +38,19 @@ row_of = attrgetter(*INCOMING)
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """How a batch of announcements changed the archive."""
+    """How a batch of announcements changed the archive; `gone` were deleted before, and stay so."""
 
     new: int = 0
     changed: int = 0
     unchanged: int = 0
+    gone: int = 0
 
     def __add__(self, other: "Registered") -> "Registered":
         return Registered(
-            self.new + other.new, self.changed + other.changed, self.unchanged + other.unchanged
+            self.new + other.new,
+            self.changed + other.changed,
+            self.unchanged + other.unchanged,
+            self.gone + other.gone,
         )
 
 
@@ -108,7 +112,8 @@ def register(
     """Registers a batch of images and the chunks that cover them, in one transaction.
 
     Idempotent: an image announced again with nothing new is counted as unchanged and not written. Within a batch the
-    last announcement of a key wins. Every encoder of the archive gets its own chunks. An image that failed is tried
+    last announcement of a key wins, across batches the one that was seen last (`as_of`). Images that were deleted
+    later than they were seen stay so. Every encoder of the archive gets its own chunks. An image that failed is tried
     again when its address has changed.
     """
     batch = {image.key: image for image in images}
@@ -120,7 +125,9 @@ def register(
             copy.set_types(["text"] * len(INCOMING))
             for image in batch.values():
                 copy.write_row(row_of(image))
-        rows = connection.execute(QUERIES["merge_images"]).fetchall()
+        connection.execute(QUERIES["no_deletions"])
+        (gone,) = connection.execute(QUERIES["forget_deletions"]).fetchone() or (0,)
+        rows = connection.execute(QUERIES["merge_images"], {"event": lane == "events"}).fetchall()
         embed = {int(str(row[0])) for row in rows if row[2]}
         moved = [row[0] for row in rows if row[3] and not row[1]]
         # Locked, so that no encoder is added until this is committed; see archive.add_encoder.
@@ -129,7 +136,7 @@ def register(
             insert_chunks(connection, str(encoder), lane, sorted(ids), chunk_size)
     new = sum(1 for row in rows if row[1])
     changed = len(rows) - new
-    return Registered(new, changed, len(batch) - len(rows))
+    return Registered(new, changed, len(batch) - len(rows) - int(str(gone)), int(str(gone)))
 
 
 def _reopen_failures(connection: Connection, encoder: str, moved: Sequence[object]) -> set[int]:

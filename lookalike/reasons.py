@@ -53,3 +53,11 @@ class Reason(StrEnum):
     BAD_RECORD = "bad_record", False, "the record lacks a key or an address, or cannot be read"
     UNREADABLE_MANIFEST = "unreadable_manifest", False, "the IIIF manifest or collection cannot be understood"
     NO_IMAGE = "no_image", False, "the canvas or file holds no still image (sound, video, PDF, nothing)"
+    NOT_OPEN = (
+        "not_open",
+        False,
+        "access to the image is not open (closed, restricted, by appointment and the like)",
+    )
+    # refused by the orchestrator, before it became an announcement
+    UNKNOWN_EVENT = "unknown_event", False, "the message is of no known kind, or cannot be read"
+    MISSING_MANIFEST = "missing_manifest", False, "the manifest that an event named did not appear in time"

@@ -2,27 +2,46 @@
 -- Where a batch of announcements waits to be merged; one for each connection.
 create temporary table if not exists incoming (
     key text, url text, protocol text, work text, title text, licence text, access text, content text, source text,
-    digitised text
+    digitised text, as_of text
 ) on commit delete rows
 
 -- name: copy_incoming
 -- Fills the batch.
 copy incoming from stdin (format binary)
 
+-- name: no_deletions
+-- Until this transaction ends nothing is deleted: whoever deletes waits, and has others wait.
+select pg_advisory_xact_lock_shared(hashtextextended('lookalike deletions', 0))
+
+-- name: forget_deletions
+-- Announcements of images that were deleted. What was seen later than the deletion, or, where the source cannot tell
+-- when, has other content than what was deleted, is an image again; the others leave the batch and are counted.
+with said as materialized (
+    select n.key, not d.by_hand and coalesce(n.as_of::timestamptz > d.as_of, n.content <> d.content, false) as back
+    from incoming n join deleted_images d on d.key = n.key
+), forgotten as (
+    delete from deleted_images d using said s where s.back and d.key = s.key
+), dropped as (
+    delete from incoming n using said s where not s.back and n.key = s.key
+)
+select count(*) from said where not back
+
 -- name: merge_images
 -- Registers the batch, in the order of keys so that two registrations cannot deadlock. What an announcement leaves out
 -- is kept, and so is the source that came first. Announcements that say nothing new are passed over first: an upsert
--- would lock their rows, which writes them, and use up an id for each. An image whose content changed gets the next
--- revision; where it cannot be compared (content is null here or there), a new address counts as new content.
-insert into images as i (key, url, protocol, work, title, licence, access, content, source, digitised)
+-- would lock their rows, which writes them, and use up an id for each. So are those of an earlier time than what is
+-- known. An image whose content changed gets the next revision; where it cannot be compared (content is null here or
+-- there), a new address counts as new content, and so does an event that knows the content.
+insert into images as i (key, url, protocol, work, title, licence, access, content, source, digitised, as_of)
 select n.key, n.url, n.protocol, n.work, n.title, n.licence, n.access, n.content, n.source,
-    coalesce(n.digitised::date, i.digitised, current_date)
+    coalesce(n.digitised::date, i.digitised, current_date), coalesce(n.as_of::timestamptz, i.as_of)
 from incoming n left join images i on i.key = n.key
 where i.id is null
-   or (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised) is distinct from (
+   or not coalesce(n.as_of::timestamptz < i.as_of, false)
+   and (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised, i.as_of) is distinct from (
        n.url, n.protocol, coalesce(n.work, i.work), coalesce(n.title, i.title), coalesce(n.licence, i.licence),
        coalesce(n.access, i.access), coalesce(n.content, i.content), coalesce(i.source, n.source),
-       coalesce(n.digitised::date, i.digitised))
+       coalesce(n.digitised::date, i.digitised), coalesce(n.as_of::timestamptz, i.as_of))
 order by n.key
 on conflict (key) do update set
     url = excluded.url,
@@ -34,12 +53,16 @@ on conflict (key) do update set
     content = coalesce(excluded.content, i.content),
     source = coalesce(i.source, excluded.source),
     digitised = excluded.digitised,
-    revision = i.revision + coalesce(excluded.content <> i.content, excluded.url <> i.url)::integer,
+    as_of = coalesce(excluded.as_of, i.as_of),
+    revision = i.revision + coalesce(
+        excluded.content <> i.content,
+        excluded.url <> i.url or %(event)s and excluded.content is not null)::integer,
     changed_at = now()
-where (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised) is distinct from (
+where not coalesce(excluded.as_of < i.as_of, false)
+  and (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised, i.as_of) is distinct from (
     excluded.url, excluded.protocol, coalesce(excluded.work, i.work), coalesce(excluded.title, i.title),
     coalesce(excluded.licence, i.licence), coalesce(excluded.access, i.access), coalesce(excluded.content, i.content),
-    coalesce(i.source, excluded.source), excluded.digitised)
+    coalesce(i.source, excluded.source), excluded.digitised, coalesce(excluded.as_of, i.as_of))
 returning new.id, old.id is null as is_new, old.revision is distinct from new.revision as embed,
     (old.url, old.protocol) is distinct from (new.url, new.protocol) as moved
 

@@ -10,19 +10,28 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lookalike.errors import SourceError
-from lookalike.images import Announcement
+from lookalike.images import Announcement, Image, Notice, Position, Refused
 from lookalike.settings import Settings
 from orchestrator.sources import folder, iiif, s3, tables
 from orchestrator.sources.records import absolute_path, has_image_suffix, printable, without_secrets
 from orchestrator.sources.web import Web
 
-__all__ = ["open_source", "source_name"]
+__all__ = ["open_source", "read_source", "source_name"]
 
 _TABLE = re.compile(r".*\.(?:csv|(jsonl|ndjson))(?:\.gz)?", re.IGNORECASE | re.DOTALL)
 
 
 def open_source(spec: str, settings: Settings) -> Iterator[Announcement]:
-    """Yields what a source announces: images, and Refused for what is none. The spec says which source it is.
+    """Yields what a source announces, from its beginning: images, and Refused for what is none; see `read_source`."""
+    for notice in read_source(spec, settings):
+        if isinstance(notice, Image | Refused):
+            yield notice
+
+
+def read_source(spec: str, settings: Settings, position: Position | None = None) -> Iterator[Notice]:
+    """Yields what a source announces, from a position on (None: its beginning), and how far it has got.
+
+    The spec says which source it is. A position that is not of this source, or of another state of it, is ignored.
 
     | spec | source |
     |---|---|
@@ -41,9 +50,9 @@ def open_source(spec: str, settings: Settings) -> Iterator[Announcement]:
     elif spec.startswith("s3://"):
         yield from s3.list_prefix(spec, settings)
     elif re.match(r"https?://", spec, re.IGNORECASE):
-        yield from _from_web(spec, settings)
+        yield from _from_web(spec, settings, position)
     else:
-        yield from _from_path(spec, settings)
+        yield from _from_path(spec, settings, position)
 
 
 def source_name(spec: str) -> str:
@@ -53,7 +62,7 @@ def source_name(spec: str) -> str:
     return without_secrets(spec) if re.match(r"https?://", spec, re.IGNORECASE) else printable(spec)
 
 
-def _from_web(url: str, settings: Settings) -> Iterator[Announcement]:
+def _from_web(url: str, settings: Settings, position: Position | None) -> Iterator[Notice]:  # noqa: ARG001
     try:
         table = _TABLE.fullmatch(urlsplit(url).path)
     except ValueError as error:
@@ -69,7 +78,7 @@ def _from_web(url: str, settings: Settings) -> Iterator[Announcement]:
         web.close()
 
 
-def _from_path(spec: str, settings: Settings) -> Iterator[Announcement]:
+def _from_path(spec: str, settings: Settings, position: Position | None) -> Iterator[Notice]:  # noqa: ARG001
     path = absolute_path(Path(spec))
     table = _TABLE.fullmatch(path.name)
     try:
