@@ -8,24 +8,25 @@ from cli import output
 from cli.session import Session, ensure_encoder
 from lookalike.images import Refused
 from lookalike.settings import Settings
-from orchestrator.intake import Intake, take_in
-from orchestrator.sources import open_source, source_name
+from orchestrator.intake import read_in
+from orchestrator.progress import Intake
+from orchestrator.sources import open_source
 
 
-def register_sources(session: Session, sources: Sequence[str], as_json: bool) -> None:
+def register_sources(session: Session, sources: Sequence[str], as_json: bool, anew: bool) -> None:
     """Registers every source and prints what was new, changed, unchanged and refused."""
     intake = Intake()
     with session.connect() as connection, _counting(quiet=as_json) as progress:
         ensure_encoder(session, connection)
         task = progress.add_task("")
         for source in sources:
-            take_in(
+            read_in(
                 connection,
-                source_name(source),
-                open_source(source, session.settings),
-                session.settings.chunk_size,
+                source,
+                session.settings,
                 intake,
                 lambda so_far: progress.update(task, description=_sentence(so_far)),
+                anew=anew,
             )
     if as_json:
         registered = intake.registered
@@ -34,7 +35,10 @@ def register_sources(session: Session, sources: Sequence[str], as_json: bool) ->
                 "new": registered.new,
                 "changed": registered.changed,
                 "unchanged": registered.unchanged,
+                "gone": registered.gone,
+                "deleted": intake.deleted,
                 "refused": dict(intake.refused),
+                "details": dict(intake.words),
             }
         )
         return
@@ -79,7 +83,8 @@ def dry_run(sources: Sequence[str], settings: Settings, as_json: bool) -> None:
 def print_refusals(intake: Intake) -> None:
     """Shows how many records were refused and why, with the first few as examples."""
     if intake.refused:
-        output.print_table("refused", ("reason", "records"), intake.refused.most_common())
+        counts = [*intake.refused.most_common(), *intake.words.most_common()]
+        output.print_table("refused", ("reason", "records"), counts)
         output.print_table(
             "for example", ("where", "reason", ""), [(r.where, r.reason, r.detail) for r in intake.examples]
         )
@@ -87,10 +92,16 @@ def print_refusals(intake: Intake) -> None:
 
 def _sentence(intake: Intake) -> str:
     registered = intake.registered
-    return (
-        f"{registered.new:,} new, {registered.changed:,} changed, {registered.unchanged:,} unchanged,"
-        f" {intake.refused.total():,} refused"
-    )
+    counts = {
+        "new": registered.new,
+        "changed": registered.changed,
+        "unchanged": registered.unchanged,
+        "refused": intake.refused.total(),
+        "deleted": intake.deleted,
+        "not brought back, as they were deleted since": registered.gone,
+    }
+    always = ("new", "changed", "unchanged", "refused")
+    return ", ".join(f"{count:,} {word}" for word, count in counts.items() if count or word in always)
 
 
 def _counting(quiet: bool) -> Progress:

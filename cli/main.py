@@ -8,7 +8,7 @@ import redis
 import typer
 from rich.markup import escape
 
-from cli import output, search, state, work
+from cli import deletion, output, search, state, work
 from cli.clusters import clusters_app
 from cli.duplicates import duplicates_app
 from cli.encoders import encoders_app
@@ -36,6 +36,8 @@ for command in (
     state.audit,
     state.failures,
     state.retry,
+    deletion.delete,
+    deletion.restore,
     search.similar,
     search.search,
     search.colour,

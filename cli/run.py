@@ -34,8 +34,8 @@ from lookalike.database import Connection, describe
 from lookalike.errors import ServiceError
 from lookalike.queue import Broker, make_app
 from orchestrator import dispatch
-from orchestrator.intake import Intake, take_in
-from orchestrator.sources import open_source, source_name
+from orchestrator.intake import read_in
+from orchestrator.progress import Intake
 from orchestrator.upkeep import keeping_up
 
 log = logging.getLogger(__name__)
@@ -177,13 +177,7 @@ def _read_sources(session: Session, sources: Sequence[str], intake: Intake, fail
     try:
         with session.connect() as connection:
             for source in sources:
-                take_in(
-                    connection,
-                    source_name(source),
-                    open_source(source, session.settings),
-                    session.settings.chunk_size,
-                    intake,
-                )
+                read_in(connection, source, session.settings, intake)
     except psycopg.OperationalError as error:
         said = describe(error, session.endpoints.database_url)
         failed.append(ServiceError(f"the sources were not read to their end, run it again: {said}"))

@@ -12,6 +12,7 @@ from cli.session import open_session
 from lookalike import analyses, books, index, search
 from lookalike.limits import list_workers
 from lookalike.reasons import Reason
+from orchestrator.progress import list_sources
 
 # A check is old after so many days, or when the archive has grown by this share since.
 OLD_DAYS = 30
@@ -43,9 +44,12 @@ def status(as_json: Json = False) -> None:
                     for one in workers
                 ],
             }
+        sources = list_sources(connection)
     if as_json:
-        output.print_json({"encoders": shown})
+        output.print_json({"encoders": shown, "sources": sources})
         return
+    if sources:
+        print_sources(sources)
     if not shown:
         print("nothing is registered yet: lookalike add SOURCE, or lookalike run SOURCE")
     for name, one in shown.items():
@@ -70,6 +74,35 @@ def status(as_json: Json = False) -> None:
             )  # fmt: skip
         if one["index"]:
             print_recall(one["index"], one["done"], session.settings.recall_floor)
+
+
+def print_sources(sources: list[dict[str, Any]]) -> None:
+    """Shows how far each source has been read, and what it announced."""
+    output.print_table(
+        "sources",
+        ("source", "new", "changed", "unchanged", "deleted", "refused", "read"),
+        [
+            [
+                s["name"],
+                s["new"],
+                s["changed"],
+                s["unchanged"],
+                s["deleted"],
+                sum(s["refused"].values()),
+                _read(s),
+            ]
+            for s in sources
+        ],
+    )
+
+
+def _read(source: dict[str, Any]) -> str:
+    """How far a source is read, in words."""
+    if source["error"]:
+        return f"broke off: {source['error']}"
+    if source["ended_at"] is None:
+        return f"not to its end yet, last {source['read_at']:%Y-%m-%d %H:%M:%S}"
+    return f"to its end, {source['ended_at']:%Y-%m-%d %H:%M:%S}"
 
 
 def print_recall(check: dict[str, Any], vectors: int, floor: float) -> None:

@@ -17,10 +17,14 @@ from lookalike.settings import load_settings
 
 def add(
     sources: Sources = None,
-    dry_run: Annotated[bool, typer.Option(help="Register nothing; list what would be.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Register nothing; list what would be.")] = False,
+    anew: Annotated[
+        bool,
+        typer.Option("--anew", help="Begin at the beginning, also where an earlier reading was stopped."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Registers the images of one or more sources. Can be stopped and repeated at any moment."""
+    """Registers the images of one or more sources. Stopped at any moment, it goes on where it was when repeated."""
     from cli.add import dry_run as list_sources
     from cli.add import register_sources
 
@@ -29,13 +33,18 @@ def add(
     if dry_run:
         list_sources(sources, load_settings(), as_json)
     else:
-        register_sources(open_session(), sources, as_json)
+        register_sources(open_session(), sources, as_json, anew)
 
 
-def orchestrate() -> None:
-    """Runs the orchestrator: leases chunks, hands them to the workers, sweeps. Ends on SIGTERM or Ctrl-C."""
+def orchestrate(sources: Sources = None) -> None:
+    """Runs the orchestrator: reads its sources, leases chunks, hands them to the workers, sweeps.
+
+    Backfills are read to their end once; a restart goes on where they were. Streams are followed for ever. Ends on
+    SIGTERM or Ctrl-C.
+    """
     from lookalike.queue import Broker, make_app
     from orchestrator import dispatch
+    from orchestrator.reading import reading
     from orchestrator.upkeep import keeping_up
 
     log_to_terminal()
@@ -47,7 +56,10 @@ def orchestrate() -> None:
         signal.signal(number, lambda *_: stop.set())
     broker = Broker(session.endpoints.broker_url)
     app = make_app(session.endpoints.broker_url, session.settings.encoder)
-    with keeping_up(session.settings, session.connect):
+    with (
+        keeping_up(session.settings, session.connect),
+        reading(session.settings, session.connect, sources or []),
+    ):
         dispatch.run(session.settings, session.connect, app, broker, stop)
     broker.close()
 

@@ -22,7 +22,7 @@ from lookalike import analyses
 from lookalike.analyses import Analysis, TurnedVectors
 from lookalike.errors import ConfigurationError, UnknownEncoderError
 from lookalike.groups import link, relink
-from lookalike.ledger import ChunkImage
+from lookalike.ledger import ChunkImage, hold_deletions
 from lookalike.miniatures import likeness
 from lookalike.queries import load_queries
 from lookalike.search import find_image
@@ -240,6 +240,7 @@ def mark(connection: Connection, first: str, second: str, same: bool, by: str) -
     if a == b:
         raise ConfigurationError(f"{first} is one image: name two")
     with connection.transaction(), connection.cursor(row_factory=scalar_row) as cursor:
+        hold_deletions(connection)
         encoders = cursor.execute("select name from encoders order by name").fetchall()
         for encoder in encoders:
             connection.execute(QUERIES["lock_groups"], {"encoder": encoder})

@@ -125,7 +125,7 @@ def register(
             copy.set_types(["text"] * len(INCOMING))
             for image in batch.values():
                 copy.write_row(row_of(image))
-        connection.execute(QUERIES["no_deletions"])
+        hold_deletions(connection)
         (gone,) = connection.execute(QUERIES["forget_deletions"]).fetchone() or (0,)
         rows = connection.execute(QUERIES["merge_images"], {"event": lane == "events"}).fetchall()
         embed = {int(str(row[0])) for row in rows if row[2]}
@@ -144,6 +144,11 @@ def _reopen_failures(connection: Connection, encoder: str, moved: Sequence[objec
         return set()
     rows = connection.execute(QUERIES["reopen_failures"], {"encoder": encoder, "ids": moved})
     return {int(str(image)) for (image,) in rows}
+
+
+def hold_deletions(connection: Connection) -> None:
+    """Until the caller's transaction ends no image is deleted; see `deletion.remove`."""
+    connection.execute(QUERIES["no_deletions"])
 
 
 def insert_chunks(
@@ -229,6 +234,7 @@ def finish(
     final = [f for f in failures if not (f.reason.transient and may_repeat)]
     with connection.transaction():
         _pass_fence(connection, chunk)
+        hold_deletions(connection)
         table = _vectors_table(connection, chunk.encoder)
         store_vectors(connection, chunk.encoder, table, vectors)
         if len(vectors):
@@ -257,6 +263,7 @@ def finish_analysis(
     again = [f for f in missed if f.reason.transient and attempts < policy.tries]
     with connection.transaction():
         _pass_fence(connection, chunk)
+        hold_deletions(connection)
         store(connection, chunk)
         if again:
             _insert_retry(connection, chunk, again, policy)

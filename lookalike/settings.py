@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     recall_floor: float = Field(
         0.99, ge=0, le=1, description="share of the true ten nearest that searches are to find"
     )
+    poll_seconds: float = Field(
+        60, gt=0, description="pause between two looks at a stream, such as IIIF Change Discovery"
+    )
     tries: int = Field(5, ge=1, le=20, description="how often an image with a transient failure is tried")
     retry_seconds: float = Field(
         2, gt=0, description="pause before the second try; doubles with each further one"

@@ -12,15 +12,19 @@ create table deleted_images (
     content    text,
     as_of      timestamptz not null default now(),
     by_hand    boolean not null default false,
-    deleted_at timestamptz not null default now()
+    deleted_at timestamptz not null default now(),
+    image      jsonb
 );
 comment on table deleted_images is 'Images that were deleted. An announcement from before does not bring them back; `lookalike restore` forgets the deletion.';
 comment on column deleted_images.key is 'The key that the image had.';
-comment on column deleted_images.url is 'Where it was fetched from. Null: it was deleted before it was registered.';
+comment on column deleted_images.url is 'The address that is gone; announced with another one, it is an image. Null: gone whatever its address.';
 comment on column deleted_images.content is 'What was known of its content: announced with another one, it is a new image.';
 comment on column deleted_images.as_of is 'When it was gone, as its source says: what was seen later brings it back.';
 comment on column deleted_images.by_hand is 'Whether somebody deleted it with `lookalike delete`: then no source brings it back.';
 comment on column deleted_images.deleted_at is 'When lookalike deleted it.';
+comment on column deleted_images.image is 'What was known of it, to bring it back. Null: it was deleted before it was registered.';
+
+create index unwanted_images_nearest on unwanted_images (nearest_id);
 
 -- How far each source has been read --------------------------------------------------------------------------------------
 
@@ -64,4 +68,5 @@ insert into reasons (code, transient, meaning) values
 set search_path to lookalike, public;
 delete from reasons where code in ('not_open', 'unknown_event', 'missing_manifest');
 drop table sources, deleted_images;
+drop index unwanted_images_nearest;
 alter table images drop column as_of;

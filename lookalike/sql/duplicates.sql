@@ -53,14 +53,15 @@ where p.encoder = %(encoder)s and v.image_id = any(%(ids)s) and v.image_id in (p
 returning p.a, p.b
 
 -- name: merge_pairs
--- Keeps the pairs; of several turns the nearest one. What people call different is none; and a pair with an image whose
--- vector was stored meanwhile will be found again.
+-- Keeps the pairs; of several turns the nearest one. What people call different is none, nor what has been deleted; and a
+-- pair with an image whose vector was stored meanwhile will be found again.
 insert into duplicate_pairs as p (encoder, a, b, distance, likeness, turn, found_at)
 select %(encoder)s, a, b, distance, likeness, turn, %(since)s
 from unnest(%(a)s::bigint[], %(b)s::bigint[], %(distance)s::real[], %(likeness)s::real[], %(turn)s::text[])
     as t (a, b, distance, likeness, turn)
 where not exists (select from marked_pairs m where m.a = t.a and m.b = t.b and not m.same)
   and not exists (select from {vectors} v where v.image_id in (t.a, t.b) and v.stored_at > %(since)s)
+  and exists (select from images i where i.id = t.a) and exists (select from images i where i.id = t.b)
 order by a, b
 on conflict (encoder, a, b) do update
 set distance = excluded.distance, likeness = excluded.likeness, turn = excluded.turn

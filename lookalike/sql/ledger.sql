@@ -15,9 +15,11 @@ select pg_advisory_xact_lock_shared(hashtextextended('lookalike deletions', 0))
 
 -- name: forget_deletions
 -- Announcements of images that were deleted. What was seen later than the deletion, or, where the source cannot tell
--- when, has other content than what was deleted, is an image again; the others leave the batch and are counted.
+-- when, has other content than what was deleted, is an image again, and so is what lies at another address than the one
+-- that is gone; the others leave the batch and are counted.
 with said as materialized (
-    select n.key, not d.by_hand and coalesce(n.as_of::timestamptz > d.as_of, n.content <> d.content, false) as back
+    select n.key, not d.by_hand and (
+        coalesce(n.url <> d.url, false) or coalesce(n.as_of::timestamptz > d.as_of, n.content <> d.content, false)) as back
     from incoming n join deleted_images d on d.key = n.key
 ), forgotten as (
     delete from deleted_images d using said s where s.back and d.key = s.key
@@ -151,9 +153,10 @@ create temporary table if not exists {staging} (
 copy {staging} (image_id, revision, checksum, code, v) from stdin (format binary)
 
 -- name: merge_vectors
--- Stores the vectors; one made from later content is never replaced by an earlier one.
+-- Stores the vectors of images that have not been deleted meanwhile; one made from later content is never replaced by
+-- an earlier one.
 insert into {vectors} as t (image_id, revision, checksum, code, v)
-select image_id, revision, checksum, code, v from {staging}
+select image_id, revision, checksum, code, v from {staging} s where exists (select from images i where i.id = s.image_id)
 on conflict (image_id) do update
 set revision = excluded.revision, checksum = excluded.checksum, stored_at = now(), code = excluded.code, v = excluded.v
 where excluded.revision >= t.revision
@@ -193,13 +196,14 @@ delete from failures f using unnest(%(ids)s::bigint[], %(revisions)s::integer[])
 where f.encoder = %(encoder)s and f.image_id = t.image_id and f.revision <= t.revision
 
 -- name: insert_failures
--- One row for each image that failed for good; but not where another chunk has stored its vector meanwhile, and never
--- in place of the failure of a later content.
+-- One row for each image that failed for good; but not where it has been deleted or another chunk has stored its vector
+-- meanwhile, and never in place of the failure of a later content.
 insert into failures (encoder, image_id, revision, reason, detail, attempts)
 select %(encoder)s, image_id, revision, reason, detail, %(attempts)s
 from unnest(%(ids)s::bigint[], %(revisions)s::integer[], %(reasons)s::text[], %(details)s::text[])
     as t (image_id, revision, reason, detail)
 where not exists (select from {vectors} v where v.image_id = t.image_id and v.revision >= t.revision)
+  and exists (select from images i where i.id = t.image_id)
 order by image_id
 on conflict (encoder, image_id) do update
 set revision = excluded.revision, reason = excluded.reason, detail = excluded.detail, attempts = excluded.attempts,

@@ -3,6 +3,7 @@
 Sources only read and only look at names and records: they never open an image, and never touch the ledger.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from orchestrator.sources import folder, iiif, s3, tables
 from orchestrator.sources.records import absolute_path, has_image_suffix, printable, without_secrets
 from orchestrator.sources.web import Web
 
-__all__ = ["open_source", "read_source", "source_name"]
+__all__ = ["STANDARD_INPUT", "open_source", "read_source", "source_name"]
+
+STANDARD_INPUT = "-"
 
 _TABLE = re.compile(r".*\.(?:csv|(jsonl|ndjson))(?:\.gz)?", re.IGNORECASE | re.DOTALL)
 
@@ -45,7 +48,7 @@ def read_source(spec: str, settings: Settings, position: Position | None = None)
     It streams: memory does not grow with the source. Raises SourceError, at the first announcement, when the
     source as a whole cannot be read, and later on when it breaks off; its message says what to do.
     """
-    if spec == "-":
+    if spec == STANDARD_INPUT:
         yield from tables.read_table(sys.stdin.buffer, "standard input", Path.cwd())  # type: ignore[arg-type]
     elif spec.startswith("s3://"):
         yield from s3.list_prefix(spec, settings)
@@ -57,7 +60,7 @@ def read_source(spec: str, settings: Settings, position: Position | None = None)
 
 def source_name(spec: str) -> str:
     """What the images of a source are filed under: its spec, without passwords and tokens."""
-    if spec == "-":
+    if spec == STANDARD_INPUT:
         return "standard input"
     return without_secrets(spec) if re.match(r"https?://", spec, re.IGNORECASE) else printable(spec)
 
@@ -78,7 +81,7 @@ def _from_web(url: str, settings: Settings, position: Position | None) -> Iterat
         web.close()
 
 
-def _from_path(spec: str, settings: Settings, position: Position | None) -> Iterator[Notice]:  # noqa: ARG001
+def _from_path(spec: str, settings: Settings, position: Position | None) -> Iterator[Notice]:
     path = absolute_path(Path(spec))
     table = _TABLE.fullmatch(path.name)
     try:
@@ -87,9 +90,9 @@ def _from_path(spec: str, settings: Settings, position: Position | None) -> Iter
     except OSError as error:
         raise SourceError(f"{printable(spec)} cannot be read: {error.strerror}") from error
     if path.is_dir():
-        yield from folder.read_folder(path)
+        yield from folder.read_folder(path, position)
     elif table:
-        yield from _from_table(path, bool(table[1]))
+        yield from _from_table(path, bool(table[1]), position)
     elif path.suffix.lower() == ".json":
         yield from iiif.read_file(path, settings)
     elif has_image_suffix(path.name):
@@ -101,10 +104,20 @@ def _from_path(spec: str, settings: Settings, position: Position | None) -> Iter
         )
 
 
-def _from_table(path: Path, json_lines: bool) -> Iterator[Announcement]:
+def _from_table(path: Path, json_lines: bool, position: Position | None) -> Iterator[Notice]:
     try:
         stream = path.open("rb")
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
     with stream:
-        yield from tables.read_table(stream, printable(path.name), path.parent, json_lines=json_lines)
+        status = os.fstat(stream.fileno())
+        # Of a pipe there is no going on.
+        identity = f"{path} {status.st_size} {status.st_mtime_ns}" if stream.seekable() else None
+        yield from tables.read_table(
+            stream,
+            printable(path.name),
+            path.parent,
+            json_lines=json_lines,
+            identity=identity,
+            position=position,
+        )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lookalike.errors import SourceError
-from lookalike.images import Announcement, Refused
+from lookalike.images import Announcement, Checkpoint, Position, Refused
 from lookalike.reasons import Reason
 from orchestrator.sources.records import (
     absolute_path,
@@ -17,9 +17,12 @@ from orchestrator.sources.records import (
     printable,
 )
 
+CHECKPOINT_FILES = 256
+"""A stopped read is gone on with behind the last so many files that were committed."""
 
-def read_folder(folder: Path) -> Iterator[Announcement]:
-    """Yields all files below the folder with an image suffix, sorted by path.
+
+def read_folder(folder: Path, position: Position | None = None) -> Iterator[Announcement | Checkpoint]:
+    """Yields all files below the folder with an image suffix, sorted by path; behind a position, if one is given.
 
     Hidden files and folders are passed over. Keys are paths from the folder with its name in front
     (`photos/2024/a.jpg` for the folder `/data/photos`), content is size and modification time in nanoseconds.
@@ -35,12 +38,19 @@ def read_folder(folder: Path) -> Iterator[Announcement]:
         raise SourceError(
             f"{folder} cannot be read: {error.strerror}; check the path and its permissions"
         ) from error
+    behind = str(position["behind"]) if position and position.get("folder") == str(root) else ""
     home, entered = root.resolve(), set[Path]()
     pending = [f"{root}/{name}" for name in reversed(names)]
+    count = 0
     while pending:
         path = pending.pop()
+        if path <= behind and not (path.endswith("/") and behind.startswith(path)):
+            continue
         if not path.endswith("/"):
             yield read_file(Path(path), root)
+            count += 1
+            if count % CHECKPOINT_FILES == 0:
+                yield Checkpoint({"folder": str(root), "behind": path})
         elif _may_enter(Path(path), home, entered):
             try:
                 pending.extend(path + name for name in reversed(_sorted_names(path)))

@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 from urllib3.exceptions import HTTPError
 
 from lookalike.errors import SourceError
-from lookalike.images import Announcement, Refused
+from lookalike.images import Announcement, Checkpoint, Position, Refused
 from lookalike.reasons import Reason
 from orchestrator.sources.records import (
     absolute_path,
@@ -44,6 +44,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """The names of each column, in any case; the first that has a value counts. Others are ignored."""
 
+CHECKPOINT_ROWS = 256
+"""A stopped read is gone on with behind the last so many rows that were committed."""
+
 _NAMES = frozenset(name for names in COLUMNS.values() for name in names)
 
 Row = Mapping[str, object]
@@ -58,7 +61,13 @@ class _Lines:
 
     def __init__(self, stream: io.BufferedReader) -> None:
         self.number = 0  # of the line that was read last, from 1
+        self.offset = 0  # bytes that were read, unpacked
         self._stream = stream
+
+    def skip_to(self, number: int, offset: int) -> None:
+        """Goes on behind the line of this number, which ends at this offset: plain files leap, gzipped ones unpack."""
+        self._stream.seek(offset)
+        self.number, self.offset = number, offset
 
     def __iter__(self) -> "_Lines":
         return self
@@ -68,19 +77,29 @@ class _Lines:
         if not line:
             raise StopIteration
         self.number += 1
+        self.offset += len(line)
         if len(line) == MAX_LINE and not line.endswith(b"\n"):
-            while (rest := self._stream.readline(MAX_LINE)) and not rest.endswith(b"\n"):
-                pass
+            while rest := self._stream.readline(MAX_LINE):
+                self.offset += len(rest)
+                if rest.endswith(b"\n"):
+                    break
             raise _LongLineError(f"the line is longer than {MAX_LINE} bytes")
         return line.decode("utf-8", "surrogateescape")
 
 
 def read_table(
-    stream: io.BufferedReader, name: str, base: Path | str, *, json_lines: bool | None = None
-) -> Iterator[Announcement]:
+    stream: io.BufferedReader,
+    name: str,
+    base: Path | str,
+    *,
+    json_lines: bool | None = None,
+    identity: str | None = None,
+    position: Position | None = None,
+) -> Iterator[Announcement | Checkpoint]:
     """Yields the images of a table, CSV or JSON lines, gzipped or not.
 
-    `json_lines` says which it is; None looks at the first character.
+    `json_lines` says which it is; None looks at the first character. With an `identity` of the file, which changes
+    when the file does, it also yields a Checkpoint every 256 rows, and goes on from a `position` of the same identity.
 
     Columns: key, url (or path), work, title, licence, access, content (etag, checksum, version), digitised
     (a date), protocol. A
@@ -98,14 +117,20 @@ def read_table(
         if (first := _first_line(source, name)) is None:
             return
         as_json = first.lstrip().startswith("{") if json_lines is None else json_lines
-        rows = _json_rows(first, source) if as_json else _csv_rows(first, source, name)
-        for number, row in rows:
+        resumed = identity is not None and position is not None and position.get("identity") == identity
+        if resumed:
+            assert position is not None
+            source.skip_to(int(str(position["line"])), int(str(position["offset"])))
+        rows = _json_rows(None if resumed else first, source) if as_json else _csv_rows(first, source, name)
+        for count, (number, row) in enumerate(rows, 1):
             where = f"{name}, line {number}"
             yield (
                 Refused(where, Reason.BAD_RECORD, row)
                 if isinstance(row, str)
                 else _announce(where, row, base)
             )
+            if identity is not None and count % CHECKPOINT_ROWS == 0:
+                yield Checkpoint({"identity": identity, "line": source.number, "offset": source.offset})
     except (OSError, EOFError, zlib.error, HTTPError) as error:
         line = source.number if source else 0
         detail = getattr(error, "strerror", None) or type(error).__name__
@@ -138,8 +163,9 @@ def _first_line(lines: _Lines, name: str) -> str | None:
     return None
 
 
-def _json_rows(first: str, lines: _Lines) -> Iterator[tuple[int, Row | str]]:
-    text: str | None = first
+def _json_rows(first: str | None, lines: _Lines) -> Iterator[tuple[int, Row | str]]:
+    """Reads the first line, if there is one, and all that follow."""
+    text: str | None = first or ""
     while text is not None:
         if text.strip():
             yield lines.number, _parsed(text)

@@ -27,7 +27,8 @@ def test_torch_stays_out(module: str) -> None:
 @pytest.mark.parametrize("file", SQL_FILES)
 def test_every_query_says_what_it_does_and_is_used(file: str) -> None:
     """Each named statement begins with a sentence, and some module names it."""
-    code = "\n".join(path.read_text() for path in (ROOT / "lookalike").glob("*.py"))
+    layers = (ROOT / "lookalike", ROOT / "orchestrator")
+    code = "\n".join(path.read_text() for layer in layers for path in layer.rglob("*.py"))
     for name, statement in load_queries(file).items():
         assert statement.startswith("-- "), name
         assert re.search(rf'"{name}"', code), f"nobody uses {file}.{name}"

@@ -1,0 +1,37 @@
+-- name: lock
+-- A source is read by one process at a time; the lock goes with its connection.
+select pg_try_advisory_lock(hashtextextended('lookalike source ' || %(name)s, 0))
+
+-- name: unlock
+-- Somebody else may read it now.
+select pg_advisory_unlock(hashtextextended('lookalike source ' || %(name)s, 0))
+
+-- name: select
+-- How far a source has been read, and what it has announced.
+select position, new, changed, unchanged, gone, deleted, refused, ended_at from sources where name = %(name)s
+
+-- name: begin
+-- Begins a source, from its position: with anew from its beginning, and the counts from nothing.
+insert into sources as s (name) values (%(name)s)
+on conflict (name) do update set
+    position = case when %(anew)s then null else s.position end, new = 0, changed = 0, unchanged = 0, gone = 0,
+    deleted = 0, refused = '{}', started_at = now(), read_at = now(), ended_at = null, error = null
+
+-- name: record
+-- What a source has announced so far, and where it is read on.
+update sources set position = %(position)s, new = %(new)s, changed = %(changed)s, unchanged = %(unchanged)s,
+    gone = %(gone)s, deleted = %(deleted)s, refused = %(refused)s, read_at = now(), error = null
+where name = %(name)s
+
+-- name: end
+-- The source was read to its end; only the position of a stream lasts.
+update sources set ended_at = now(), position = case when %(lasting)s then position end where name = %(name)s
+
+-- name: fail
+-- Why a source broke off.
+update sources set error = %(error)s where name = %(name)s
+
+-- name: list
+-- All sources, those that are being read first.
+select name, new, changed, unchanged, gone, deleted, refused, started_at, read_at, ended_at, error
+from sources order by ended_at desc nulls first, started_at
