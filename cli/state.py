@@ -10,6 +10,7 @@ from cli import output
 from cli.options import Encoder, Json
 from cli.session import open_session
 from lookalike import analyses, books, index, search
+from lookalike.database import Connection
 from lookalike.limits import list_workers
 from lookalike.reasons import Reason
 from orchestrator.progress import list_sources
@@ -22,28 +23,8 @@ OLD_GROWTH = 0.2
 def status(as_json: Json = False) -> None:
     """Shows for each encoder what is registered, done, failed (and why) and open, and how fast it goes."""
     session = open_session()
-    shown: dict[str, Any] = {}
     with session.connect() as connection:
-        for name in books.encoder_names(connection):
-            counted = books.count_books(connection, name)
-            speed = books.count_last_minute(connection, name) / 60
-            workers = list_workers(connection, name)
-            shown[name] = {
-                **as_dict(counted),
-                "failures": books.count_reasons(connection, name),
-                "images_per_second": round(speed, 2),
-                "seconds_left": round(counted.open / speed) if speed and counted.open else None,
-                "chunks": [
-                    {"lane": lane, "state": state, "chunks": count}
-                    for lane, state, count in books.count_chunks(connection, name)
-                ],
-                "index": (last := index.last_check(connection, name)) and index.as_json(last),
-                "analyses": analyses.list_standing(connection, name),
-                "workers": [
-                    {**asdict(one), "images_per_second": round(one.images_per_second, 2), "limit": one.limit}
-                    for one in workers
-                ],
-            }
+        shown = {name: _describe(connection, name) for name in books.encoder_names(connection)}
         sources = list_sources(connection)
     if as_json:
         output.print_json({"encoders": shown, "sources": sources})
@@ -53,27 +34,52 @@ def status(as_json: Json = False) -> None:
     if not shown:
         print("nothing is registered yet: lookalike add SOURCE, or lookalike run SOURCE")
     for name, one in shown.items():
+        _print_encoder(name, one, session.settings.recall_floor)
+
+
+def _describe(connection: Connection, name: str) -> dict[str, Any]:
+    """All that is said of one encoder."""
+    counted = books.count_books(connection, name)
+    speed = books.count_last_minute(connection, name) / 60
+    last = index.last_check(connection, name)
+    return {
+        **as_dict(counted),
+        "failures": books.count_reasons(connection, name),
+        "images_per_second": round(speed, 2),
+        "seconds_left": round(counted.open / speed) if speed and counted.open else None,
+        "chunks": [
+            {"lane": lane, "state": state, "chunks": count}
+            for lane, state, count in books.count_chunks(connection, name)
+        ],
+        "index": last and index.as_json(last),
+        "analyses": analyses.list_standing(connection, name),
+        "workers": [
+            {**asdict(one), "images_per_second": round(one.images_per_second, 2), "limit": one.limit}
+            for one in list_workers(connection, name)
+        ],
+    }
+
+
+def _print_encoder(name: str, one: dict[str, Any], recall_floor: float) -> None:
+    output.print_table(
+        name, ("registered", "done", "failed", "open", "lost", "complete", "images/s", "seconds left"),
+        [[one[c] for c in ("registered", "done", "failed", "open", "lost")]
+         + ["yes" if one["complete"] else "no", one["images_per_second"], one["seconds_left"]]],
+    )  # fmt: skip
+    if one["failures"]:
+        output.print_table("", ("reason", "images"), one["failures"].items())
+    if one["chunks"]:
+        output.print_table("", ("lane", "state", "chunks"), [list(chunk.values()) for chunk in one["chunks"]])
+    if one["workers"]:
+        print_workers(one["workers"])
+    if one["analyses"]:
         output.print_table(
-            name, ("registered", "done", "failed", "open", "lost", "complete", "images/s", "seconds left"),
-            [[one[c] for c in ("registered", "done", "failed", "open", "lost")]
-             + ["yes" if one["complete"] else "no", one["images_per_second"], one["seconds_left"]]],
+            "", ("analysis", "", "images left", "summed up"),
+            [(a.kind, a.scope, a.left, f"{a.settled_at:%Y-%m-%d %H:%M}" if a.settled_at else "not yet")
+             for a in one["analyses"]],
         )  # fmt: skip
-        if one["failures"]:
-            output.print_table("", ("reason", "images"), one["failures"].items())
-        if one["chunks"]:
-            output.print_table(
-                "", ("lane", "state", "chunks"), [list(chunk.values()) for chunk in one["chunks"]]
-            )
-        if one["workers"]:
-            print_workers(one["workers"])
-        if one["analyses"]:
-            output.print_table(
-                "", ("analysis", "", "images left", "summed up"),
-                [(a.kind, a.scope, a.left, f"{a.settled_at:%Y-%m-%d %H:%M}" if a.settled_at else "not yet")
-                 for a in one["analyses"]],
-            )  # fmt: skip
-        if one["index"]:
-            print_recall(one["index"], one["done"], session.settings.recall_floor)
+    if one["index"]:
+        print_recall(one["index"], one["done"], recall_floor)
 
 
 def print_sources(sources: list[dict[str, Any]]) -> None:
