@@ -24,7 +24,9 @@ comment on column deleted_images.by_hand is 'Whether somebody deleted it with `l
 comment on column deleted_images.deleted_at is 'When lookalike deleted it.';
 comment on column deleted_images.image is 'What was known of it, to bring it back. Null: it was deleted before it was registered.';
 
+-- What a deletion looks up; without them it would read these tables as a whole.
 create index unwanted_images_nearest on unwanted_images (nearest_id);
+create index duplicate_groups_representative on duplicate_groups (representative_id);
 
 -- How far each source has been read --------------------------------------------------------------------------------------
 
@@ -68,5 +70,5 @@ insert into reasons (code, transient, meaning) values
 set search_path to lookalike, public;
 delete from reasons where code in ('not_open', 'unknown_event', 'missing_manifest');
 drop table sources, deleted_images;
-drop index unwanted_images_nearest;
+drop index unwanted_images_nearest, duplicate_groups_representative;
 alter table images drop column as_of;
