@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo check test bench bench-worker bench-search bench-search-million clean
+.PHONY: install demo check test test-iipsrv bench bench-worker bench-search bench-search-million clean
 
 install: .venv/.installed
 
@@ -32,6 +32,11 @@ check: .venv/.installed-dev
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+# A IIIF image server of Debian's, which this installs: for that, run it as root.
+test-iipsrv: .venv/.installed-dev
+	apt-get install --yes --no-install-recommends iipimage-server lighttpd libvips-tools
+	LOOKALIKE_TEST_IIPSRV=1 $(BIN)/python -m pytest tests/acceptance/test_iiif_servers.py $(ARGS)
 
 bench: .venv/.installed-dev
 	$(BIN)/python -m bench $(ARGS)
