@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo check test test-iipsrv bench bench-worker bench-search bench-search-million clean
+.PHONY: install demo check test test-slow test-iipsrv bench bench-worker bench-search bench-search-million clean
 
 install: .venv/.installed
 
@@ -31,7 +31,10 @@ check: .venv/.installed-dev
 	$(BIN)/lint-imports
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile $(ARGS)
+
+test-slow: .venv/.installed-dev
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # A IIIF image server of Debian's, which this installs: for that, run it as root.
 test-iipsrv: .venv/.installed-dev
