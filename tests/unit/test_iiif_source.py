@@ -520,7 +520,8 @@ def test_unreadable_members_are_refused_one_by_one(site: Site) -> None:
     found = read(f"{site.url}/top")
     assert numbers(found) == [1]
     assert refusals(found) == [
-        *((f"{site.url}/{name}", Reason.UNREADABLE_MANIFEST) for name in members[:-1]),
+        (f"{site.url}/gone", Reason.NOT_FOUND),
+        *((f"{site.url}/{name}", Reason.UNREADABLE_MANIFEST) for name in members[1:-1]),
         ("file:///etc/passwd", Reason.UNREADABLE_MANIFEST),
         (f"{site.url}/top", Reason.UNREADABLE_MANIFEST),
         (f"{site.url}/top", Reason.UNREADABLE_MANIFEST),
@@ -535,7 +536,7 @@ def test_an_unreadable_page_keeps_the_images_before_it(site: Site) -> None:
     site.pages = {"/top": {"type": "Collection", "items": ["SITE/m1"], "next": "SITE/p2"}, "/m1": book(1)}
     found = read(f"{site.url}/top")
     assert numbers(found) == [1]
-    assert refusals(found) == [(f"{site.url}/p2", Reason.UNREADABLE_MANIFEST)]
+    assert refusals(found) == [(f"{site.url}/p2", Reason.NOT_FOUND)]
 
 
 def test_collections_without_end(site: Site) -> None:
