@@ -20,9 +20,9 @@ def is_record(value: object) -> bool:
     """Whether this is a record of the catalogue, and not a IIIF document or a row of a table."""
     if not isinstance(value, dict) or any(name in value for name in ("@context", "url", "path")):
         return False
-    if value.get("type") == "Image":
+    if _text(value, "type") == "Image":
         return "locations" in value or "source" in value
-    return value.get("type") in _WORKS and "title" in value
+    return _text(value, "type") in _WORKS and "title" in value
 
 
 def read_record(record: Resource, crawl: Crawl) -> Iterator[Announcement]:
@@ -30,9 +30,9 @@ def read_record(record: Resource, crawl: Crawl) -> Iterator[Announcement]:
 
     Records of other kinds (works that were deleted or redirected), and works that are not digitised, have none.
     """
-    if record.get("type") == "Image":
+    if _text(record, "type") == "Image":
         notices = _image(record, crawl)
-    elif record.get("type") in _WORKS:
+    elif _text(record, "type") in _WORKS:
         notices = _work(record, crawl)
     else:
         return

@@ -1,9 +1,10 @@
 """Finds the images in a IIIF Presentation manifest, version 1, 2 or 3, however irregular. It fetches nothing.
 
-Our own walker, by evidence: iiif-prezi3 3.1 reads the cookbook's manifests, but gives an empty manifest for
-version 2 without a word, and refuses a whole manifest for a missing label, a licence that is no URI, or an
-untyped service (as version 2 writes them); piffle 0.9 cannot see version 3's `id` and `items`, and interprets
-nothing.
+Our own walker, by evidence (November 2026, the cookbook's 153 manifests and the shapes in our tests): iiif-prezi3 3.1.1
+reads the cookbook, but gives an empty manifest for version 2 without a word, and refuses a whole manifest for a missing
+label, a licence that is no URI, or a service without a type or given as its id; piffle 0.9.0 cannot see version 3's
+`id` and `items`, and interprets nothing; iiisight 0.6, which calls itself pre-alpha, reads both versions, but loses the
+image behind a SpecificResource (six in the cookbook) and `dcTypes:Image`, and takes a login service for the image's.
 """
 
 from collections.abc import Iterator
