@@ -1,4 +1,4 @@
-"""Records, pages and snapshots in the shape of Wellcome's catalogue, for tests; SITE stands for the test's own server."""
+"""Records, pages and snapshots in the shape of Wellcome's catalogue, for tests; SITE is the test's own server."""
 
 import gzip
 import json

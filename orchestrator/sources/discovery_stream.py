@@ -177,11 +177,11 @@ def _activity(value: object, page: str, own: set[str]) -> Activity:
     sort = kind(value)
     time, fault = _time(value.get("startTime" if sort == "refresh" else "endTime"))
     changed = value.get("object")
-    name = urljoin(page, identifier(changed)) if identifier(changed) else ""
     of = kind(changed) if isinstance(changed, dict) else ""
-    target = urljoin(page, identifier(value.get("target"))) if sort == "move" else ""
-    stream = {"add": "target", "remove": "origin"}.get(sort)
-    if stream and identifier(value.get(stream)) and urljoin(page, identifier(value[stream])) not in own:
+    name = _address(changed, page)
+    target = _address(value.get("target"), page) if sort == "move" else ""
+    stream = _address(value.get({"add": "target", "remove": "origin"}.get(sort, "")), page)
+    if stream and stream not in own:
         return Activity("", name, of, target, time)
     if sort in _KNOWN and of in _OBJECTS:
         fault = fault or _fault_in("object", name) or (_fault_in("target", target) if sort == "move" else "")
@@ -190,6 +190,11 @@ def _activity(value: object, page: str, own: set[str]) -> Activity:
     else:
         fault = "the activity has no type"
     return Activity(sort, name, of, target, time, fault)
+
+
+def _address(resource: object, page: str) -> str:
+    """Returns the id of a resource, which may be relative to the page; "" for none."""
+    return urljoin(page, identifier(resource)) if identifier(resource) else ""
 
 
 def _fault_in(part: str, address: str) -> str:
