@@ -64,6 +64,8 @@ def source_name(spec: str) -> str:
     """What the images of a source are filed under: its spec, without passwords and tokens."""
     if spec == "-":
         return "standard input"
+    if catalogue.is_catalogue(spec) and "@" not in spec:
+        return printable(spec)  # its filters tell one query from another
     return without_secrets(spec) if re.match(r"https?://", spec, re.IGNORECASE) else printable(spec)
 
 

@@ -36,8 +36,11 @@ class _TooManyError(Exception):
 
 
 def is_catalogue(url: str) -> bool:
-    """Whether this is an address of images or works in the Catalogue API."""
-    return _ADDRESS.fullmatch(urlsplit(url).path) is not None
+    """Whether this is an address of images or works in the Catalogue API. Nothing in its query is secret."""
+    try:
+        return _ADDRESS.fullmatch(urlsplit(url).path) is not None
+    except ValueError:
+        return False
 
 
 def read_catalogue(url: str, settings: Settings, position: Position | None = None) -> Iterator[Notice]:

@@ -10,6 +10,7 @@ import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 from lookalike.errors import SourceError
@@ -27,7 +28,7 @@ from orchestrator.sources.web_download import DamagedError, downloaded
 MAX_RECORD = 16 * 2**20
 """Longest record in bytes; a longer one is refused. The works with thousands of parts reach some megabytes."""
 
-_LOOKED_INTO = 2**18  # bytes at the beginning of a file, by which it is known as a snapshot
+_LOOKED_INTO = 100  # lines at the beginning of a file, by which it is known as a snapshot
 _BROKEN = (OSError, EOFError, zlib.error)
 
 log = logging.getLogger(__name__)
@@ -37,12 +38,10 @@ def is_snapshot(path: Path) -> bool:
     """Whether one of the first lines of a file is a record of the catalogue. Raises SourceError."""
     try:
         with _opened(path) as stream:
-            *lines, rest = stream.read(_LOOKED_INTO).split(b"\n")
+            lines = iter(lambda: stream.readline(MAX_RECORD), b"")
+            return any(is_record(_parsed(line)) for line in islice(lines, _LOOKED_INTO))
     except _BROKEN as error:
         raise SourceError(f"{path} cannot be read: {error}") from error
-    if len(rest) < _LOOKED_INTO and not lines:
-        lines = [rest]
-    return any(is_record(_parsed(line)) for line in lines[:100])
 
 
 def read_file(path: Path, settings: Settings, position: Position | None = None) -> Iterator[Notice]:

@@ -226,7 +226,9 @@ def _in_order(activities: list[Activity]) -> list[Activity]:
     times = [each.time for each in activities]
     first = next(filter(None, times), "")
     filled = list(accumulate(times, lambda before, time: time or before, initial=first))[1:]
-    timed = [replace(each, time=time) for each, time in zip(activities, filled, strict=True)]
+    timed = [
+        each if each.time else replace(each, time=time) for each, time in zip(activities, filled, strict=True)
+    ]
     return sorted(timed, key=lambda each: each.time)
 
 

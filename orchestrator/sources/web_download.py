@@ -128,19 +128,35 @@ class _Fetch:
 
     def _go_on(self) -> None:
         """Downloads what is missing, all of it when the file has changed."""
+        response = self._answer()
+        try:
+            if response.status != HTTPStatus.NOT_MODIFIED:
+                self._receive(response)
+        finally:
+            response.close()
+
+    def _answer(self) -> BaseHTTPResponse:
+        """Opens the rest of the file, or all of it when what we have is no part of it any more."""
         try:
             response = self._web.open(self._url, self._headers())
+            if response.status != HTTPStatus.PARTIAL_CONTENT or self._continues(response):
+                return response
+            response.close()
         except AnswerError as error:
             if error.status != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise
-            self._state = _State()
-            response = self._web.open(self._url, self._headers())
-        try:
-            if response.status == HTTPStatus.NOT_MODIFIED:
-                return
-            self._receive(response)
-        finally:
-            response.close()
+        self._state = _State()
+        response = self._web.open(self._url, self._headers())
+        if response.status == HTTPStatus.OK:
+            return response
+        response.close()
+        raise SourceError(f"{self._name} gave a part of the file when all of it was asked for")
+
+    def _continues(self, response: BaseHTTPResponse) -> bool:
+        """Whether the part that comes begins where ours ends, of the same file. Not every host heeds If-Range."""
+        given = response.headers
+        starts = given.get("Content-Range", "").startswith(f"bytes {self._size()}-")
+        return starts and given.get("ETag", self._state.etag) == self._state.etag
 
     def _headers(self) -> dict[str, str]:
         state, size = self._state, self._size()
@@ -156,8 +172,6 @@ class _Fetch:
 
     def _receive(self, response: BaseHTTPResponse) -> None:
         start = self._size() if response.status == HTTPStatus.PARTIAL_CONTENT else 0
-        if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise SourceError(f"{self._name} gave another part of the file than it was asked for")
         if not start:
             length = response.headers.get("Content-Length", "")
             self._state = _State(

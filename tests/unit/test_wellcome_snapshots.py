@@ -143,9 +143,13 @@ def test_long_and_broken_snapshots(tmp_path: Path, settings: Settings, site: Sit
     long = image("long", title="x" * (33 * 2**20))
     path = tmp_path / "images.json.gz"
     path.write_bytes(gzip.compress(lines(site, [image("a"), long, image("b")]), 1))
+    assert keys(list(read_source(str(path), settings))) == ["a", "b"]
+    path.write_bytes(
+        gzip.compress(lines(site, [work("first", notes="x" * 2**20), image("a"), long, image("b")]), 1)
+    )
     found = list(read_source(str(path), settings))
     assert keys(found) == ["a", "b"]
-    assert refusals(found)[0][:2] == ("images.json.gz, line 2", Reason.BAD_RECORD)
+    assert refusals(found)[0][:2] == ("images.json.gz, line 3", Reason.BAD_RECORD)
     assert keys(list(read_source(str(path), settings, checkpoints(found)[0]))) == ["b"]
     noise = random.Random(1)
     records = [image(f"i{n}", title=str(noise.random())) for n in range(20_000)]
@@ -194,6 +198,30 @@ def test_a_download_that_fails_is_kept(settings: Settings, site: Site) -> None:
     site.cut = None
     site.files["/images.json.gz"] = snapshot(site, [image("new")])
     assert keys(list(open_source(spec, settings))) == ["new"]
+
+
+def test_hosts_that_do_not_heed_if_range(settings: Settings, site: Site) -> None:
+    """A part of another file, or of another place, is not joined to ours; a range past the end begins anew."""
+    spec = f"{site.url}/images.json.gz"
+    old, new = (
+        snapshot(site, [image(f"{word}{n}", note=os.urandom(400).hex()) for n in range(1000)])
+        for word in "on"
+    )
+    given = site.file
+    for answer in (
+        (206, {"ETag": '"other"', "Content-Range": f"bytes 65536-{len(new) - 1}/{len(new)}"}, new[65536:]),
+        (206, {"Content-Range": "bytes 1-2/3"}, b"xx"),
+        (416, {}, b""),
+    ):
+        site.files["/images.json.gz"] = old
+        site.cut = 65536
+        with pytest.raises(SourceError):
+            list(open_source(spec, settings.model_copy(update={"tries": 1})))
+        site.cut = None
+        site.files["/images.json.gz"] = new
+        site.file = lambda path, asked, answer=answer: answer if "Range" in asked else given(path, asked)  # type: ignore[method-assign, misc]
+        assert keys(list(open_source(spec, settings))) == [f"n{n}" for n in range(1000)]
+        site.file = given  # type: ignore[method-assign]
 
 
 def test_a_stopped_read_keeps_its_download(settings: Settings, site: Site) -> None:

@@ -13,7 +13,7 @@ from lookalike.errors import SourceError
 from lookalike.images import Image
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
-from orchestrator.sources import open_source, read_source
+from orchestrator.sources import open_source, read_source, source_name
 from orchestrator.sources.catalogue_filters import filters_of
 from tests.catalogue_records import (
     Json,
@@ -230,6 +230,14 @@ def test_the_query_is_passed_on(settings: Settings, site: Site) -> None:
         "include": ["notes,items"],
         "pageSize": ["100"],
     }
+
+
+def test_queries_are_sources_of_their_own() -> None:
+    """The name of a source keeps the filters of a query, which elsewhere might be secrets."""
+    address = "https://api.wellcomecollection.org/catalogue/v2/works?workType="
+    assert source_name(f"{address}a") == f"{address}a"
+    assert "secret" not in source_name("https://h.org/catalogue/v3/works?token=secret")
+    assert "secret" not in source_name("https://me:secret@h.org/catalogue/v2/works?workType=a")
 
 
 def test_single_records(settings: Settings, site: Site) -> None:
