@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from lookalike.errors import SourceError
 from lookalike.images import Checkpoint, Notice, Position, Refused
@@ -20,7 +20,7 @@ from orchestrator.sources.catalogue_filters import filters_of
 from orchestrator.sources.catalogue_records import read_record
 from orchestrator.sources.iiif import Crawl
 from orchestrator.sources.manifest import Resource, as_list
-from orchestrator.sources.records import without_secrets
+from orchestrator.sources.records import joined, without_secrets
 from orchestrator.sources.web import AnswerError, Web, fingerprint
 
 _ADDRESS = re.compile(r".*/catalogue/v2/(images|works)(/[^/]+)?/?")
@@ -162,11 +162,17 @@ def _with_defaults(url: str) -> str:
 
 def _on_the_same_host(following: str, url: str) -> str:
     """Returns the absolute address of the next page. Raises SourceError when it leads to another host."""
-    address = urljoin(url, following)
-    here, there = urlsplit(url), urlsplit(address)
-    if (here.hostname, here.port) != (there.hostname, there.port):
+    address = joined(url, following)
+    if _host(address) != _host(url):
         raise SourceError(
             f"{without_secrets(url)} names a next page on another host, {without_secrets(address)}, "
             "which is not followed"
         )
     return address
+
+
+def _host(url: str) -> tuple[str | None, int | None] | None:
+    try:
+        return urlsplit(url).hostname, urlsplit(url).port
+    except ValueError:
+        return None

@@ -12,11 +12,10 @@ from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import IO, TypeGuard
-from urllib.parse import urljoin
 
 from lookalike.errors import SourceError
 from orchestrator.sources.manifest import Resource, as_list, identifier, kind
-from orchestrator.sources.records import printable, without_secrets
+from orchestrator.sources.records import joined, printable, without_secrets
 from orchestrator.sources.web import Web
 
 _KNOWN = frozenset({"create", "update", "add", "delete", "remove", "move"})
@@ -152,7 +151,7 @@ def _backwards(web: Web, stream: Resource, address: str) -> Iterator[tuple[str, 
 def _linked(web: Web, link: object, direction: str, base: str) -> Iterator[tuple[str, Resource]]:
     seen: set[str] = set()
     while link:
-        address = urljoin(base, identifier(link))
+        address = joined(base, identifier(link))
         if address in seen:
             return
         seen.add(address)
@@ -194,7 +193,7 @@ def _activity(value: object, page: str, own: set[str]) -> Activity:
 
 def _address(resource: object, page: str) -> str:
     """Returns the id of a resource, which may be relative to the page; "" for none."""
-    return urljoin(page, identifier(resource)) if identifier(resource) else ""
+    return joined(page, identifier(resource)) if identifier(resource) else ""
 
 
 def _fault_in(part: str, address: str) -> str:

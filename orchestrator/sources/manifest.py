@@ -9,7 +9,6 @@ image behind a SpecificResource (six in the cookbook) and `dcTypes:Image`, and t
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from urllib.parse import urljoin
 
 from lookalike.images import Announcement, Image, Refused
 from lookalike.reasons import Reason
@@ -17,6 +16,7 @@ from orchestrator.sources.records import (
     announce,
     has_image_suffix,
     has_scheme,
+    joined,
     plain,
     printable,
     service_base,
@@ -247,7 +247,7 @@ def _announce(
     if not url:
         return Refused(printable(where), Reason.BAD_RECORD, "the image has no id")
     if not has_scheme(url):
-        url = urljoin(base, url)
+        url = joined(base, url)
     if not url.lower().startswith(("http://", "https://")):
         # Manifests come from outside: they may not name files of this machine or objects of our buckets.
         return Refused(printable(where), Reason.BAD_ADDRESS, "an image of a manifest has a http(s) address")

@@ -234,6 +234,8 @@ def test_malformed_activities_are_refused_once(site: Site) -> None:
             {},
             {"type": "Update"},
             {"type": "Update", "object": "urn:x", "endTime": at(1)},
+            {"type": "Update", "object": "http://[x", "endTime": at(1)},
+            {"type": "Update", "object": "//[x", "endTime": at(1)},
             {"type": "Update", "object": {"id": 3, "type": "Manifest"}, "endTime": at(1)},
             activity("Update", "b", "yesterday"),
             activity("Update", "b", "2024-13-01T00:00:00Z"),
@@ -247,7 +249,9 @@ def test_malformed_activities_are_refused_once(site: Site) -> None:
     )
     found = notices(spec)
     assert said(found, site) == [
-        *[("bad_record", "page-0")] * 10,
+        *[("bad_record", "page-0")] * 4,
+        ("unreadable_manifest", "(a malformed address)"),
+        *[("bad_record", "page-0")] * 7,
         ("a1", "a", as_of(1)),
         ("-", "a", as_of(1), "a1"),
     ]
@@ -410,9 +414,10 @@ def test_a_page_that_cannot_be_had_stops_the_stream(site: Site, page: Json, advi
     site.pages["/all"] = {"type": "OrderedCollection"}
     with pytest.raises(SourceError, match="names no page"):
         notices(spec)
-    site.pages["/all"] = {"type": "OrderedCollection", "last": "file:///etc/passwd"}
-    with pytest.raises(SourceError, match="have http"):
-        notices(spec)
+    for address in ("file:///etc/passwd", "//[x"):
+        site.pages["/all"] = {"type": "OrderedCollection", "last": address}
+        with pytest.raises(SourceError, match="have http"):
+            notices(spec)
 
 
 def test_a_stream_in_a_file(site: Site, tmp_path: Path) -> None:

@@ -343,6 +343,7 @@ def test_images_may_not_point_into_this_machine() -> None:
         Reason.BAD_RECORD,
     ]
     assert [each.url for each in images(found)] == ["https://h.org/a.jpg"]
+    assert refusals(found_in(v3(picture("//[x.jpg")))) == [("https://h.org/c1", Reason.BAD_ADDRESS)]
 
 
 @pytest.mark.parametrize(

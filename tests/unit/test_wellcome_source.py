@@ -264,6 +264,9 @@ def test_next_pages_stay_on_their_host(settings: Settings, site: Site) -> None:
     site.pages["/catalogue/v2/images?pageSize=100"] = page
     with pytest.raises(SourceError, match=r"another host, https://evil\.example"):
         list(open_source(f"{site.url}/catalogue/v2/images", settings))
+    page["nextPage"] = "//[x"
+    with pytest.raises(SourceError, match="another host"):
+        list(open_source(f"{site.url}/catalogue/v2/images", settings))
     page["nextPage"] = "SITE/catalogue/v2/images?pageSize=100"
     assert keys(list(open_source(f"{site.url}/catalogue/v2/images", settings))) == ["a"]
 
