@@ -4,13 +4,9 @@ Real processes: an S3 and SQS server (moto), the orchestrator that listens to th
 image runs from the moment its upload begins until a search finds it, its vector being committed.
 """
 
-import json
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +52,7 @@ def run(settings: Settings) -> None:
         idle = [measure.once(f"idle/{number}") for number in range(EVENTS)]
         address = stack.enter_context(server(folder, 0.05))
         with connect(url, application_name="bench backfill") as other:
-            images = (
-                Image(f"backfill/{n}", f"{address}/{names[n % PICTURES]}?{n}") for n in range(BACKFILL)
-            )
+            images = (Image(f"backfill/{n}", f"{address}/{names[n % PICTURES]}?{n}") for n in range(BACKFILL))
             ledger.register(other, images, "backfill", settings.chunk_size)
         wait_until(lambda: _done(connection) >= EVENTS + 129, 300, "the backfill")
         busy = [measure.once(f"busy/{number}") for number in range(EVENTS)]
@@ -118,7 +112,7 @@ def _done(connection: Connection) -> int:
 
 def print_times(idle: list[float], busy: list[float], left: int) -> None:
     print_table(
-        f"From upload to searchable, seconds, {EVENTS} images each; {left:,} of the backfill's {BACKFILL:,} left at the end",
+        f"From upload to searchable, seconds, {EVENTS} images each; {left:,} of the backfill's {BACKFILL:,} left",
         ("", "p50", "p95", "worst", "aim for p95"),
         [
             ("idle", *_figures(idle), "2"),

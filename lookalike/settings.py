@@ -59,6 +59,12 @@ class Settings(BaseSettings):
         2, gt=0, description="pause before the second try; doubles with each further one"
     )
 
+    wellcome_snapshots: str = Field(
+        "https://data.wellcomecollection.org/catalogue/v2",
+        pattern=r"^https?://",
+        description="where works.json.gz and images.json.gz lie, which answer more than the API's 10,000 results",
+    )
+
     chunk_threads: int = Field(
         0, ge=0, description="chunks worked on at once by a worker; 0: 2 on CPU, 4 on a GPU"
     )

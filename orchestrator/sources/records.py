@@ -7,7 +7,7 @@ import os
 import re
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit
 
 from lookalike.images import Announcement, Image, Protocol, Refused
 from lookalike.reasons import Reason
@@ -110,6 +110,14 @@ def key_of_path(path: Path, folder: Path) -> str:
 def service_base(address: str) -> str:
     """Returns the base address of a IIIF image service: without `/info.json` and trailing slashes."""
     return address.strip().rstrip("/").removesuffix("/info.json").rstrip("/")
+
+
+def joined(base: str, address: str) -> str:
+    """Returns an address that may be relative to another one. What no address can be made of is returned as it is."""
+    try:
+        return urljoin(base, address)
+    except ValueError:
+        return address
 
 
 def absolute_path(path: Path) -> Path:
