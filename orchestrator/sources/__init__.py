@@ -1,4 +1,4 @@
-"""Everything that announces images: folders, tables, S3 prefixes, IIIF manifests and collections.
+"""Everything that announces images: folders, tables, S3 prefixes and inventories, IIIF manifests and collections.
 
 Sources only read and only look at names and records: they never open an image, and never touch the ledger.
 """
@@ -13,7 +13,13 @@ from lookalike.errors import SourceError
 from lookalike.images import Announcement, Image, Notice, Position, Refused
 from lookalike.settings import Settings
 from orchestrator.sources import folder, iiif, s3, tables
-from orchestrator.sources.records import absolute_path, has_image_suffix, printable, without_secrets
+from orchestrator.sources.records import (
+    absolute_path,
+    has_image_suffix,
+    image_suffixes,
+    printable,
+    without_secrets,
+)
 from orchestrator.sources.web import Web
 
 __all__ = ["open_source", "read_source", "source_name"]
@@ -41,6 +47,7 @@ def read_source(spec: str, settings: Settings, position: Position | None = None)
     | `-` | a table on standard input, CSV or JSON lines, gzipped or not, by its first bytes |
     | `*.json`, any other `http(s)://` URL | a IIIF manifest or collection, version 2 or 3 |
     | `s3://bucket/prefix` | the objects below the prefix whose names end as images do |
+    | `s3://bucket/path/manifest.json` | the objects of an S3 Inventory (a local copy as well), or a IIIF manifest |
 
     It streams: memory does not grow with the source. Raises SourceError, at the first announcement, when the
     source as a whole cannot be read, and later on when it breaks off; its message says what to do.
@@ -48,7 +55,7 @@ def read_source(spec: str, settings: Settings, position: Position | None = None)
     if spec == "-":
         yield from tables.read_table(sys.stdin.buffer, "standard input", Path.cwd())  # type: ignore[arg-type]
     elif spec.startswith("s3://"):
-        yield from s3.list_prefix(spec, settings)
+        yield from s3.read_address(spec, settings, position)
     elif re.match(r"https?://", spec, re.IGNORECASE):
         yield from _from_web(spec, settings, position)
     else:
@@ -87,7 +94,7 @@ def _from_path(spec: str, settings: Settings, position: Position | None) -> Iter
     except OSError as error:
         raise SourceError(f"{printable(spec)} cannot be read: {error.strerror}") from error
     if path.is_dir():
-        yield from folder.read_folder(path)
+        yield from folder.read_folder(path, image_suffixes(settings))
     elif table:
         yield from _from_table(path, bool(table[1]))
     elif path.suffix.lower() == ".json":
