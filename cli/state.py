@@ -9,7 +9,7 @@ import typer
 from cli import output
 from cli.options import Encoder, Json
 from cli.session import open_session
-from lookalike import analyses, books, index, search
+from lookalike import analyses, awaited, books, index, search
 from lookalike.limits import list_workers
 from lookalike.reasons import Reason
 
@@ -43,9 +43,12 @@ def status(as_json: Json = False) -> None:
                     for one in workers
                 ],
             }
+        manifests = awaited.count_awaited(connection)
     if as_json:
-        output.print_json({"encoders": shown})
+        output.print_json({"encoders": shown, "manifests": manifests})
         return
+    if manifests["awaited"] or manifests["failed"]:
+        output.print_table("", ("manifests awaited", "failed"), [list(manifests.values())])
     if not shown:
         print("nothing is registered yet: lookalike add SOURCE, or lookalike run SOURCE")
     for name, one in shown.items():
@@ -157,29 +160,39 @@ def failures(
     encoder: Encoder = None,
     as_json: Json = False,
 ) -> None:
-    """Lists failed images with their reasons, the latest first."""
+    """Lists failed images with their reasons, the latest first, and manifests that did not appear."""
     with open_session().connect() as connection:
         chosen = encoder or search.active_encoder(connection)
         rows = books.list_failures(connection, chosen, reason, limit)
+        missing = awaited.list_missing(connection, reason, limit)
     if as_json:
-        output.print_json({"encoder": chosen, "failures": rows})
+        output.print_json({"encoder": chosen, "failures": rows, "manifests": missing})
     else:
         output.print_table(
             "", ("image", "reason", "detail", "tries", "address"),
             [(f.image, f.reason, f.detail, f.attempts, f.url) for f in rows],
         )  # fmt: skip
+        if missing:
+            output.print_table(
+                "manifests", ("manifest", "reason", "detail", "tries"),
+                [(m.address, m.reason, m.detail, m.tries) for m in missing],
+            )  # fmt: skip
 
 
 def retry(
     keys: Annotated[list[str] | None, typer.Argument(help="Images to try again.")] = None,
     reason: Annotated[list[Reason] | None, typer.Option(help="All images with these reasons.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All failed images.")] = False,
+    manifests: Annotated[bool, typer.Option(help="Manifests that did not appear in time.")] = False,
     encoder: Encoder = None,
     as_json: Json = False,
 ) -> None:
-    """Makes failed images pending again."""
-    if not (keys or reason or everything):
-        raise typer.BadParameter("name images, a --reason, or --all")
+    """Makes failed images pending again, or has failed manifests read again."""
+    if manifests and not (keys or reason or everything):
+        _retry_manifests(as_json)
+        return
+    if manifests or not (keys or reason or everything):
+        raise typer.BadParameter("name images, a --reason, or --all; --manifests stands alone")
     session = open_session()
     with session.connect() as connection:
         chosen = encoder or search.active_encoder(connection)
@@ -192,3 +205,12 @@ def retry(
             if count
             else "no failed image matches: see `lookalike failures`"
         )
+
+
+def _retry_manifests(as_json: bool) -> None:
+    with open_session().connect() as connection:
+        count = awaited.retry(connection)
+    if as_json:
+        output.print_json({"retried_manifests": count})
+    else:
+        print(f"{count} manifests are read again as soon as `lookalike orchestrate` runs")
