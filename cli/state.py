@@ -47,8 +47,7 @@ def status(as_json: Json = False) -> None:
     if as_json:
         output.print_json({"encoders": shown, "manifests": manifests})
         return
-    if manifests["awaited"] or manifests["failed"]:
-        output.print_table("", ("manifests awaited", "failed"), [list(manifests.values())])
+    print_manifests(manifests)
     if not shown:
         print("nothing is registered yet: lookalike add SOURCE, or lookalike run SOURCE")
     for name, one in shown.items():
@@ -73,6 +72,12 @@ def status(as_json: Json = False) -> None:
             )  # fmt: skip
         if one["index"]:
             print_recall(one["index"], one["done"], session.settings.recall_floor)
+
+
+def print_manifests(manifests: dict[str, int]) -> None:
+    """Shows how many manifests that events have promised are still to come, where there are any."""
+    if any(manifests.values()):
+        output.print_table("", ("manifests awaited", "failed"), [list(manifests.values())])
 
 
 def print_recall(check: dict[str, Any], vectors: int, floor: float) -> None:

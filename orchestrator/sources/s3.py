@@ -101,6 +101,7 @@ def _read_manifest(
         with tempfile.TemporaryFile() as file:
             with _explained(f"s3://{source}/{key}"):
                 client.download_fileobj(source, key, file)
+            file.seek(0)
             yield file
 
     yield from inventory.read(document, printable(address), fetch, Objects(settings), position)
