@@ -49,8 +49,11 @@ def consume(
                     pause = FIRST_PAUSE
         except AWAY as error:
             log.warning("%s; trying again in %.1f s", " ".join(str(error).split()), pause)
-            stop.wait(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+        except Exception:
+            # Nobody would notice that this thread has ended.
+            log.exception("%s; trying again in %.1f s", queue.name, pause)
+        stop.wait(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
     queue.close()
 
 

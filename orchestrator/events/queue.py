@@ -62,7 +62,7 @@ class Queue:
         address = spec.removeprefix(SCHEME)
         if not (_NAME.fullmatch(address) or _URL.fullmatch(address)):
             raise SourceError(f"{without_secrets(spec)}: write sqs:NAME or sqs:https://host/account/NAME")
-        self.name = spec
+        self.name = without_secrets(spec) if "//" in spec else printable(spec)
         self._address = address
         self._url = address if _URL.fullmatch(address) else None
         region = _AWS_REGION.match(address)
