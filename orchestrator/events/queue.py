@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from lookalike.errors import ServiceError, SourceError
 from lookalike.settings import Settings
 from orchestrator.events.messages import Message
-from orchestrator.sources.records import plain, printable, without_secrets
+from orchestrator.sources.records import plain, without_secrets
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
@@ -61,8 +61,10 @@ class Queue:
     def __init__(self, spec: str, settings: Settings) -> None:
         address = spec.removeprefix(SCHEME)
         if not (_NAME.fullmatch(address) or _URL.fullmatch(address)):
-            raise SourceError(f"{without_secrets(spec)}: write sqs:NAME or sqs:https://host/account/NAME")
-        self.name = without_secrets(spec) if "//" in spec else printable(spec)
+            raise SourceError(
+                f"{SCHEME}{without_secrets(address)}: write sqs:NAME or sqs:https://host/account/NAME"
+            )
+        self.name = SCHEME + without_secrets(address)
         self._address = address
         self._url = address if _URL.fullmatch(address) else None
         region = _AWS_REGION.match(address)
@@ -138,6 +140,6 @@ class Queue:
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", "")).rpartition(".")[2]
             code = "QueueDoesNotExist" if code in ("NonExistentQueue", "QueueDoesNotExist") else code
-            raise ServiceError(f"{printable(self.name)}: {_ADVICE.get(code, code)}") from error
+            raise ServiceError(f"{self.name}: {_ADVICE.get(code, code)}") from error
         except (BotoCoreError, ValueError) as error:  # ValueError: boto3 refuses a malformed endpoint so
-            raise ServiceError(f"{printable(self.name)}: {plain(str(error))}") from error
+            raise ServiceError(f"{self.name}: {plain(str(error))}") from error

@@ -352,6 +352,9 @@ def test_queue_that_comes_later(
         wait_until(lambda: len(keys(archive_db)) == 1, 20, "the image")
     with pytest.raises(SourceError, match=r"write sqs:NAME"):
         Queue("sqs:not a name", settings)
+    with pytest.raises(SourceError, match=r"write sqs:NAME") as raised:
+        Queue("sqs:https://user:secret@host/1/name", settings)
+    assert "secret" not in str(raised.value)
 
 
 def test_messages_that_postgres_does_not_take(
