@@ -31,7 +31,9 @@ CLAIM_SECONDS = 900.0
 # These say of a canvas that it has no image for us; all others that we do not know.
 _SHOWS_NOTHING = frozenset({Reason.NO_IMAGE, Reason.NOT_OPEN})
 _STAYS_SO = _SHOWS_NOTHING | {Reason.BAD_RECORD, Reason.BAD_ADDRESS}
+# What the reader of the web says, in its words.
 _ABSENT = re.compile(r" answered (404|410)\b")
+_AWAY = re.compile(r" cannot be reached: | did not arrive within | broke off: ")
 
 
 def read_due(settings: Settings, connection: Connection, stop: threading.Event | None = None) -> int:
@@ -50,9 +52,7 @@ def read_due(settings: Settings, connection: Connection, stop: threading.Event |
         try:
             found = list(iiif.read_url(due.address, once))
         except SourceError as error:
-            absent = _ABSENT.search(str(error)) is not None
-            reason = Reason.MISSING_MANIFEST if absent else Reason.UNREADABLE_MANIFEST
-            _put_off(connection, due, reason, str(error))
+            _put_off(connection, due, _reason_of(error), str(error))
             continue
         images = [each for each in found if isinstance(each, Image)]
         refused = [each for each in found if isinstance(each, Refused)]
@@ -128,6 +128,12 @@ def _gone(
         if key not in kept:
             removals.append(Removal(key=key, as_of=as_of))
     return removals
+
+
+def _reason_of(error: SourceError) -> Reason:
+    if _ABSENT.search(str(error)):
+        return Reason.MISSING_MANIFEST
+    return Reason.UNREACHABLE if _AWAY.search(str(error)) else Reason.UNREADABLE_MANIFEST
 
 
 def _put_off(connection: Connection, due: DueManifest, reason: Reason, detail: str) -> None:
