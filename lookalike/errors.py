@@ -4,6 +4,7 @@ LookalikeError
 ├── ConfigurationError      a setting is missing or wrong
 ├── ServiceError            a database, broker or embedded server is not there
 ├── SourceError             a source of images cannot be read at all
+├── UnknownEventError       a message of a queue is of no known kind
 ├── UnknownImageError       no image has this key, or it has no vector
 ├── UnknownClusterError     no cluster has this number
 ├── UnknownSetError         no set of unwanted images has this name
@@ -35,6 +36,12 @@ class ServiceError(LookalikeError):
 
 class SourceError(LookalikeError):
     """The source cannot be read."""
+
+
+class UnknownEventError(LookalikeError):
+    """The message is of no known kind, or cannot be read."""
+
+    reason = Reason.UNKNOWN_EVENT
 
 
 class UnknownImageError(LookalikeError):

@@ -1,8 +1,9 @@
 """All settings, read once at an entry (environment, then `.env`) and passed down; nothing else reads them."""
 
+import re
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lookalike.errors import ConfigurationError
@@ -32,6 +33,22 @@ class Settings(BaseSettings):
     )
     compile: bool = Field(
         False, description="torch.compile: a minute or two at each start, then faster passes; for a GPU"
+    )
+
+    suffixes: str | None = Field(
+        None,
+        description="what images end in, as in `.jp2,.tif`: S3, its events, folders; all known when unset",
+    )
+    s3_key: str = Field(
+        "(?P<key>.+)",
+        description="regular expression that finds an object's `key`, and its `work` where wanted, in bucket/path",
+    )
+    manifest_url: str = Field(
+        "https://iiif.wellcomecollection.org/presentation/v3/{identifier}",
+        description="where the manifest of a bag is, of which an event gives the identifier",
+    )
+    manifest_hours: float = Field(
+        24, ge=0, description="how long after its event a manifest may appear before it counts as failed"
     )
 
     chunk_size: int = Field(
@@ -75,6 +92,34 @@ class Settings(BaseSettings):
     max_bytes: int = Field(512 * 2**20, ge=1, description="largest file that is read")
     max_pixels: int = Field(200_000_000, ge=1, description="largest picture that is decoded")
     stop_seconds: float = Field(60, gt=0, description="how long a stopping worker may finish what it holds")
+
+    @field_validator("suffixes")
+    @classmethod
+    def _are_suffixes(cls, value: str | None) -> str | None:
+        wrong = [each for each in (value or "").split(",") if not re.fullmatch(r"\s*\.[^\s./]+\s*", each)]
+        if value and wrong:
+            raise ValueError("write suffixes with their dots, separated by commas: .jp2,.tif")
+        return value
+
+    @field_validator("s3_key")
+    @classmethod
+    def _finds_a_key(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groupindex.keys()
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if "key" not in groups or groups - {"key", "work"}:
+            raise ValueError(
+                "it must have a group (?P<key>...), may have (?P<work>...), and no other named one"
+            )
+        return value
+
+    @field_validator("manifest_url")
+    @classmethod
+    def _takes_an_identifier(cls, value: str) -> str:
+        if not re.fullmatch(r"https?://[^{}\s]+\{identifier\}[^{}\s]*", value):
+            raise ValueError("write an http(s) address with {identifier} once in its path")
+        return value
 
 
 def load_settings() -> Settings:

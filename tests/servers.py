@@ -56,8 +56,8 @@ def http_server(files: dict[str, bytes]) -> Iterator[str]:
 
 
 @contextmanager
-def s3_server() -> Iterator[dict[str, str]]:
-    """Runs moto's S3 server; yields the environment that leads boto3 and lookalike to it."""
+def aws_server() -> Iterator[dict[str, str]]:
+    """Runs moto's server of S3, SQS and SNS; yields the environment that leads boto3 and lookalike to it."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
@@ -76,6 +76,9 @@ def s3_server() -> Iterator[dict[str, str]]:
     finally:
         process.terminate()
         process.wait()
+
+
+s3_server = aws_server
 
 
 def _answers(address: str) -> bool:

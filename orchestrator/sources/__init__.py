@@ -1,4 +1,4 @@
-"""Everything that announces images: folders, tables, S3 prefixes, IIIF manifests and collections.
+"""Everything that announces images: folders, tables, S3 prefixes and inventories, IIIF manifests and collections.
 
 Sources only read and only look at names and records: they never open an image, and never touch the ledger.
 """
@@ -13,15 +13,32 @@ from urllib.parse import urlsplit
 from lookalike.errors import SourceError
 from lookalike.images import Announcement, Image, Notice, Position, Refused
 from lookalike.settings import Settings
-from orchestrator.sources import catalogue, catalogue_snapshot, discovery, folder, iiif, s3, tables
+from orchestrator.sources import (
+    catalogue,
+    catalogue_snapshot,
+    discovery,
+    folder,
+    iiif,
+    inventory,
+    s3,
+    tables,
+)
 from orchestrator.sources.discovery_stream import is_stream
-from orchestrator.sources.records import absolute_path, has_image_suffix, printable, without_secrets
+from orchestrator.sources.records import (
+    absolute_path,
+    has_image_suffix,
+    image_suffixes,
+    printable,
+    without_secrets,
+)
 from orchestrator.sources.web import Web
 from orchestrator.sources.web_download import downloaded
 
-__all__ = ["STANDARD_INPUT", "open_source", "read_source", "source_name"]
+__all__ = ["QUEUE_SCHEME", "STANDARD_INPUT", "open_source", "read_source", "source_name"]
 
 STANDARD_INPUT = "-"
+QUEUE_SCHEME = "sqs:"
+"""A queue of events is no source with an end: see `orchestrator.events`."""
 
 _TABLE = re.compile(r".*\.(?:csv|(jsonl|ndjson))(?:\.gz)?", re.IGNORECASE | re.DOTALL)
 _JSON = re.compile(r".*\.(?:json|jsonl|ndjson)(\.gz)?", re.IGNORECASE | re.DOTALL)
@@ -50,14 +67,19 @@ def read_source(spec: str, settings: Settings, position: Position | None = None)
     | `*.json`, any other `http(s)://` URL | a IIIF manifest or collection, version 2 or 3 |
     | likewise, when it holds an `OrderedCollection` | a IIIF Change Discovery stream |
     | `s3://bucket/prefix` | the objects below the prefix whose names end as images do |
+    | `s3://bucket/path/manifest.json` | the objects of an S3 Inventory (a local copy as well), or a IIIF manifest |
 
     It streams: memory does not grow with the source. Raises SourceError, at the first announcement, when the
     source as a whole cannot be read, and later on when it breaks off; its message says what to do.
     """
     if spec == STANDARD_INPUT:
         yield from tables.read_table(sys.stdin.buffer, "standard input", Path.cwd())  # type: ignore[arg-type]
+    elif spec.startswith(QUEUE_SCHEME):
+        raise SourceError(
+            f"{printable(spec)} is a queue, which has no end: lookalike orchestrate {printable(spec)}"
+        )
     elif spec.startswith("s3://"):
-        yield from s3.list_prefix(spec, settings)
+        yield from s3.read_address(spec, settings, position)
     elif re.match(r"https?://", spec, re.IGNORECASE):
         yield from _from_web(spec, settings, position)
     else:
@@ -123,6 +145,15 @@ def _from_document(web: Web, document: object, address: str, position: Position 
         yield from iiif.read(web, document, address, position)
 
 
+def _from_document_file(path: Path, settings: Settings, position: Position | None) -> Iterator[Notice]:
+    document = iiif.load_file(path)
+    if inventory.is_manifest(document):
+        yield from inventory.read_file(path, document, settings, position)
+        return
+    with Web(settings) as web:
+        yield from _from_document(web, document, str(path), position)
+
+
 def _from_path(spec: str, settings: Settings, position: Position | None) -> Iterator[Notice]:
     path = absolute_path(Path(spec))
     table = _TABLE.fullmatch(path.name)
@@ -132,14 +163,13 @@ def _from_path(spec: str, settings: Settings, position: Position | None) -> Iter
     except OSError as error:
         raise SourceError(f"{printable(spec)} cannot be read: {error.strerror}") from error
     if path.is_dir():
-        yield from folder.read_folder(path, position)
+        yield from folder.read_folder(path, image_suffixes(settings), position)
     elif _JSON.fullmatch(path.name) and path.is_file() and catalogue_snapshot.is_snapshot(path):
         yield from catalogue_snapshot.read_file(path, settings, position)
     elif table:
         yield from _from_table(path, bool(table[1]), position)
     elif _JSON.fullmatch(path.name):
-        with Web(settings) as web:
-            yield from _from_document(web, iiif.load_file(path), str(path), position)
+        yield from _from_document_file(path, settings, position)
     elif has_image_suffix(path.name):
         yield folder.read_file(path, path.parent)
     else:

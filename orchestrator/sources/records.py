@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit
 
 from lookalike.images import Announcement, Image, Protocol, Refused
 from lookalike.reasons import Reason
+from lookalike.settings import Settings
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ptif", ".webp"}
@@ -46,12 +47,14 @@ def announce(
     access: str | None = None,
     content: str | None = None,
     digitised: str | None = None,
+    as_of: str | None = None,
 ) -> Announcement:
     """Returns the image, or Refused when its key or address cannot be used.
 
     `where` names the record for people. Without a `key` one is made by `key_of_url`. Title, licence and
     access are cleaned of unusable characters and cut at 1,000 characters; what identifies (key, url, work,
-    content) is never altered, but refused. `digitised` is an ISO date, with or without a time.
+    content) is never altered, but refused. `digitised` is an ISO date, with or without a time; `as_of` is taken
+    as it is (see Image).
     """
     key = key or key_of_url(url)
     path = path_of_url(url) if url.startswith("file://") else None
@@ -74,6 +77,7 @@ def announce(
         plain(access),
         content or None,
         digitised=day,
+        as_of=as_of,
     )
 
 
@@ -130,9 +134,15 @@ def has_scheme(address: str) -> bool:
     return _SCHEME.match(address) is not None
 
 
-def has_image_suffix(name: str) -> bool:
-    """Says whether a file name or path ends as images do."""
-    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES if "." in name else False
+def has_image_suffix(name: str, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> bool:
+    """Says whether a file name or path ends as images do, or in one of other suffixes (in small letters)."""
+    return name[name.rfind(".") :].lower() in suffixes if "." in name else False
+
+
+def image_suffixes(settings: Settings) -> frozenset[str]:
+    """Returns the suffixes that folders and S3 take for those of images: LOOKALIKE_SUFFIXES, or all known ones."""
+    chosen = settings.suffixes or ""
+    return frozenset(each.strip().lower() for each in chosen.split(",") if each.strip()) or IMAGE_SUFFIXES
 
 
 def plain(text: str | None) -> str | None:
