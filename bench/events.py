@@ -10,8 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from bench.pictures import write_small
 from bench.processes import server, start
 from bench.services import fresh_database
@@ -21,7 +19,7 @@ from lookalike.database import Connection, connect
 from lookalike.encoders import find_encoder
 from lookalike.images import Image
 from lookalike.settings import Settings
-from tests.servers import aws_server, wait_until
+from tests.servers import aws_server, notifying_bucket, wait_until
 
 ENCODER = "efficientnet-lite0"
 EVENTS = 40
@@ -37,7 +35,7 @@ def run(settings: Settings) -> None:
     names = write_small(folder, PICTURES)
     with fresh_database(settings) as (url, connection), aws_server() as aws, ExitStack() as stack:
         archive.add_encoder(connection, find_encoder(ENCODER), settings.chunk_size)
-        storage = _make_bucket(aws)
+        storage = notifying_bucket(aws, "scans")
         environment = {
             **aws,
             "DATABASE_URL": url,
@@ -88,21 +86,6 @@ class Measure:
     def _is_searchable(self, key: str) -> bool:
         (found,) = self._connection.execute("select is_embedded(%s)", [key]).fetchone() or (False,)
         return bool(found)
-
-
-def _make_bucket(aws: dict[str, str]) -> Any:
-    """A bucket whose uploads are told to the queue `scans`; returns the client of S3."""
-    session = boto3.Session(aws["AWS_ACCESS_KEY_ID"], aws["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1")
-    storage = session.client("s3", endpoint_url=aws["AWS_ENDPOINT_URL"])
-    queues = session.client("sqs", endpoint_url=aws["AWS_ENDPOINT_URL"])
-    address = queues.create_queue(QueueName="scans")["QueueUrl"]
-    wanted = queues.get_queue_attributes(QueueUrl=address, AttributeNames=["QueueArn"])
-    storage.create_bucket(Bucket="scans")
-    told = {"QueueArn": wanted["Attributes"]["QueueArn"], "Events": ["s3:ObjectCreated:*"]}
-    storage.put_bucket_notification_configuration(
-        Bucket="scans", NotificationConfiguration={"QueueConfigurations": [told]}
-    )
-    return storage
 
 
 def _done(connection: Connection) -> int:

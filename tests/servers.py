@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 from urllib.request import urlopen
+
+import boto3
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,7 +81,23 @@ def aws_server() -> Iterator[dict[str, str]]:
         process.wait()
 
 
-s3_server = aws_server
+def notifying_bucket(aws: dict[str, str], name: str) -> Any:
+    """Makes a bucket that tells uploads and deletions to a queue of the same name; returns the client of S3."""
+    session = boto3.Session(
+        aws["AWS_ACCESS_KEY_ID"], aws["AWS_SECRET_ACCESS_KEY"], region_name=aws["AWS_DEFAULT_REGION"]
+    )
+    storage = session.client("s3", endpoint_url=aws["AWS_ENDPOINT_URL"])
+    queues = session.client("sqs", endpoint_url=aws["AWS_ENDPOINT_URL"])
+    queue = queues.create_queue(QueueName=name)["QueueUrl"]
+    wanted = queues.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
+    storage.create_bucket(
+        Bucket=name, CreateBucketConfiguration={"LocationConstraint": aws["AWS_DEFAULT_REGION"]}
+    )
+    told = {"QueueArn": wanted["QueueArn"], "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
+    storage.put_bucket_notification_configuration(
+        Bucket=name, NotificationConfiguration={"QueueConfigurations": [told]}
+    )
+    return storage
 
 
 def _answers(address: str) -> bool:
@@ -89,11 +108,14 @@ def _answers(address: str) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, what: str = "the condition") -> None:
-    """Waits until the condition holds; fails the test after so many seconds."""
+def wait_until(
+    condition: Callable[[], bool], seconds: float, what: str | Callable[[], str] = "the condition"
+) -> None:
+    """Waits until the condition holds; fails the test after so many seconds, and says what did not come."""
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, f"{what} did not come within {seconds} s"
+        if time.monotonic() >= until:
+            raise AssertionError(f"{what() if callable(what) else what} did not come within {seconds} s")
         time.sleep(0.05)
 
 

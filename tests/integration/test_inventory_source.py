@@ -24,7 +24,7 @@ from lookalike.images import Checkpoint, Image, Notice, Position, Refused
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from orchestrator.sources import inventory, inventory_rows, read_source
-from tests.servers import ROOT, s3_server
+from tests.servers import ROOT, aws_server
 
 SETTINGS = Settings(_env_file=None, tries=1, connect_timeout=2, fetch_timeout=10)
 MODIFIED = "2026-02-03T04:05:06.000Z"
@@ -145,7 +145,7 @@ FORMATS = ["CSV", "Parquet"]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[dict[str, str]]:
-    with s3_server() as environment:
+    with aws_server() as environment:
         yield environment
 
 
