@@ -36,18 +36,19 @@ end
 local function count(requests)
     local window = math.floor(now / WINDOW)
     if state.window ~= window then
-        state.before = state.window == window - 1 and state.count or 0
+        local goes_on = state.window == window - 1 and state.count > 0
+        state.before = goes_on and state.count or 0
+        state.counted_from = goes_on and state.counted_from or now
         state.window, state.count = window, 0
     end
     state.count = state.count + requests
 end
 
--- The rate of the last seconds; a window that has just begun speaks for itself once it is a second old.
+-- The rate of the last seconds, or since the host is being asked, if that is not so long ago.
 local function observed()
     count(0)
-    local elapsed = now - state.window * WINDOW
-    local sliding = (state.before * (1 - elapsed / WINDOW) + state.count) / WINDOW
-    return math.max(sliding, state.count / math.max(elapsed, 1))
+    local requests = state.before * (1 - (now / WINDOW) % 1) + state.count
+    return requests / math.max(1, math.min(WINDOW, now - state.counted_from))
 end
 
 -- The rate that holds: the limit, or a lower one where the host was slowed; 0: none.
