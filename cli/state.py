@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
+from cli.hosts import find_hosts, print_hosts
 from cli.options import Encoder, Json
 from cli.session import open_session
 from lookalike import analyses, books, index, search
@@ -43,33 +44,39 @@ def status(as_json: Json = False) -> None:
                     for one in workers
                 ],
             }
+    hosts = find_hosts(session.endpoints.broker_url)
     if as_json:
-        output.print_json({"encoders": shown})
+        output.print_json({"encoders": shown, "hosts": hosts})
         return
     if not shown:
         print("nothing is registered yet: lookalike add SOURCE, or lookalike run SOURCE")
     for name, one in shown.items():
+        print_encoder(name, one, session.settings.recall_floor)
+    if hosts:
+        print_hosts(hosts)
+
+
+def print_encoder(name: str, one: dict[str, Any], recall_floor: float) -> None:
+    """Shows how one encoder fares."""
+    output.print_table(
+        name, ("registered", "done", "failed", "open", "lost", "complete", "images/s", "seconds left"),
+        [[one[c] for c in ("registered", "done", "failed", "open", "lost")]
+         + ["yes" if one["complete"] else "no", one["images_per_second"], one["seconds_left"]]],
+    )  # fmt: skip
+    if one["failures"]:
+        output.print_table("", ("reason", "images"), one["failures"].items())
+    if one["chunks"]:
+        output.print_table("", ("lane", "state", "chunks"), [list(chunk.values()) for chunk in one["chunks"]])
+    if one["workers"]:
+        print_workers(one["workers"])
+    if one["analyses"]:
         output.print_table(
-            name, ("registered", "done", "failed", "open", "lost", "complete", "images/s", "seconds left"),
-            [[one[c] for c in ("registered", "done", "failed", "open", "lost")]
-             + ["yes" if one["complete"] else "no", one["images_per_second"], one["seconds_left"]]],
+            "", ("analysis", "", "images left", "summed up"),
+            [(a.kind, a.scope, a.left, f"{a.settled_at:%Y-%m-%d %H:%M}" if a.settled_at else "not yet")
+             for a in one["analyses"]],
         )  # fmt: skip
-        if one["failures"]:
-            output.print_table("", ("reason", "images"), one["failures"].items())
-        if one["chunks"]:
-            output.print_table(
-                "", ("lane", "state", "chunks"), [list(chunk.values()) for chunk in one["chunks"]]
-            )
-        if one["workers"]:
-            print_workers(one["workers"])
-        if one["analyses"]:
-            output.print_table(
-                "", ("analysis", "", "images left", "summed up"),
-                [(a.kind, a.scope, a.left, f"{a.settled_at:%Y-%m-%d %H:%M}" if a.settled_at else "not yet")
-                 for a in one["analyses"]],
-            )  # fmt: skip
-        if one["index"]:
-            print_recall(one["index"], one["done"], session.settings.recall_floor)
+    if one["index"]:
+        print_recall(one["index"], one["done"], recall_floor)
 
 
 def print_recall(check: dict[str, Any], vectors: int, floor: float) -> None:
