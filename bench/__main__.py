@@ -12,6 +12,7 @@ from bench import (
     datapath,
     duplicates,
     fidelity,
+    hosts,
     ledger,
     memory,
     search,
@@ -34,6 +35,7 @@ SLOW = {
     "fidelity": fidelity.run,
     "datapath": datapath.run,
     "devices": datapath.feed_devices,
+    "hosts": hosts.run,
     "memory": memory.run,
     "workers": worker.run_several,
 }
