@@ -13,7 +13,7 @@ def find_hosts(broker_url: str) -> list[HostState]:
     """The hosts that are paused, slowed or being asked; none where the broker is away: the rest is shown without."""
     try:
         return list_hosts(broker_url)
-    except redis.RedisError:
+    except (redis.RedisError, ValueError):  # ValueError: a form of its address that only kombu knows
         return []
 
 

@@ -191,12 +191,13 @@ def host_of(url: str) -> str:
     """The host of an http(s) address, with its port unless that is the usual one; empty for any other address."""
     try:
         parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
+        port, name = parts.port, parts.hostname or ""
+        name = name if name.isascii() else name.encode("idna").decode()
+    except ValueError:  # UnicodeError is one
         return ""
-    if parts.scheme not in _PORTS or not parts.hostname:
+    if parts.scheme not in _PORTS or not name:
         return ""
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    host = f"[{name}]" if ":" in name else name
     return host if port in (None, _PORTS[parts.scheme]) else f"{host}:{port}"
 
 

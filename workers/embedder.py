@@ -118,15 +118,23 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
     pool = make_pool(database_url, application_name=f"lookalike worker {name}", max_size=8)
     pool.open()
     fetcher = Fetcher(settings)
-    # Its name among those that hold something of a host: unlike its name in the ledger, it has no successor.
-    hosts = SharedHosts(endpoints.broker_url, f"{name}:{uuid4().hex}")
-    pipeline = Pipeline(settings, fetcher, encoder, hosts)
+    pipeline = Pipeline(settings, fetcher, encoder, _share_hosts(endpoints.broker_url, name))
     turned = TurnedEmbedder(settings, fetcher, pipeline.gate, encoder, calibration)
     embedder = Embedder(settings, name, pool, pipeline, calibration, turned)
     threading.Thread(
         target=embedder.heartbeat, args=(lifeline, database_url), name="heartbeat", daemon=True
     ).start()
     return embedder
+
+
+def _share_hosts(broker_url: str, name: str) -> SharedHosts | None:
+    """What this worker may ask of hosts beside the others; None where their Valkey cannot be addressed."""
+    try:
+        # Unlike a name in the ledger, one among those that hold something of a host has no successor.
+        return SharedHosts(broker_url, f"{name}:{uuid4().hex}")
+    except ValueError:
+        log.warning("limits of hosts hold for each worker alone: BROKER_URL is no address of a single Valkey")
+        return None
 
 
 def _await_database(database_url: str) -> ledger.Connection:

@@ -191,11 +191,18 @@ class Pipeline:
         work = Work(images)
         with self._count:
             self._upstream += len(images)
-        items = [Item(work, index, self._fetcher.host(image.url)) for index, image in enumerate(images)]
+        items = [Item(work, index, self._host(image)) for index, image in enumerate(images)]
         self.gate.put(
             ((item, item.host, requests_for(images[item.index].protocol)) for item in items), urgent
         )
         return work
+
+    def _host(self, image: ChunkImage) -> Host:
+        try:
+            return self._fetcher.host(image.url)
+        except Exception:  # whatever is wrong with it: to fetch it fails as well, and for a named reason
+            log.debug("image %s has no host", image.key, exc_info=True)
+            return Host("", limited=False)
 
     def _next_to_fetch(self) -> Item:
         item, visit = self.gate.take()

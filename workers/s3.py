@@ -74,9 +74,9 @@ class S3Reader:
         bucket, _, key = url[len("s3://") :].partition("/")
         try:
             account = self._find_account()
+            return _locate(account, bucket, key, self._regions.get(bucket, account.region))
         except (BotoCoreError, ValueError):
             return ""
-        return _locate(account, bucket, key, self._regions.get(bucket, account.region))
 
     def _get(self, account: _Account, bucket: str, key: str, region: str, allowance: Allowance) -> Response:
         url = _locate(account, bucket, key, region)

@@ -270,6 +270,7 @@ def test_everything_is_forgotten_in_time(make: Make, broker_url: str) -> None:
         ("https://user:pass@iiif.example.org:443/a", "iiif.example.org"),
         ("http://iiif.example.org:443/a", "iiif.example.org:443"),
         ("http://[::1]:8080/a", "[::1]:8080"),
+        ("http://b\u00fccher.example/a", "xn--bcher-kva.example"), ("http://\ud800/", ""),
         ("s3://bucket/key", ""), ("file:///a", ""), ("/a", ""), ("http://[::1", ""), ("http://x:99999/", ""),
     ],
 )  # fmt: skip
