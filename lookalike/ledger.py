@@ -7,7 +7,6 @@ in one transaction. Functions that settle a chunk are fenced by its lease: whoev
 changes nothing.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -396,18 +395,3 @@ def _vectors_table(connection: Connection, encoder: str) -> sql.Identifier:
     row = connection.execute("select vectors from encoders where name = %s", [encoder]).fetchone()
     assert row is not None, f"chunk of an unknown encoder {encoder}"
     return sql.Identifier(str(row[0]))
-
-
-def claim_worker_name(connection: Connection, host: str, before: str | None = None) -> str:
-    """Returns a name that no living worker has, `host.1`, `host.2`, …; held as long as the connection lives.
-
-    A worker that starts anew after a crash thereby gets its predecessor's name, and finds what that one held. A worker
-    that only lost its connection keeps the name that it had `before`, unless somebody has taken it.
-    """
-    numbered = (f"{host}.{number}" for number in itertools.count(1))
-    for name in itertools.chain([before] if before else [], numbered):
-        row = connection.execute(QUERIES["claim_name"], {"name": name}).fetchone()
-        assert row is not None
-        if row[0]:
-            return name
-    raise AssertionError("the count never ends")

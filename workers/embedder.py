@@ -110,7 +110,7 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
     recorded = archive.recorded_fingerprint(lifeline, spec.name, encoder.fingerprint.to_json())
     check_fingerprint(encoder, Fingerprint.from_json(recorded))
     calibration = archive.load_calibration(lifeline, spec.name)
-    name = ledger.claim_worker_name(lifeline, socket.gethostname())
+    name = sweeping.claim_worker_name(lifeline, socket.gethostname())
     crashed = sweeping.sweep(lifeline, name).crashed
     log.info("worker %s: %s on %s, batches of %d", name, spec.name, encoder.device, encoder.batch_size)
     if crashed:
@@ -319,7 +319,7 @@ class Embedder:
             os._exit(EXIT_HUNG)
         if lifeline.closed:
             lifeline = connect(database_url, application_name="lookalike worker")
-            self.name = ledger.claim_worker_name(lifeline, socket.gethostname(), self.name)
+            self.name = sweeping.claim_worker_name(lifeline, socket.gethostname(), self.name)
         ours = ledger.renew(lifeline, [one.claim for one in held], self._settings.lease_seconds)
         with self._lock:
             for one in held:

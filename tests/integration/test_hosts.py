@@ -108,7 +108,7 @@ def test_the_rate_holds_for_all_workers_together(make: Make) -> None:
         for hosts in (a, b):
             begun += ask(hosts, limit, waiting=100).tokens or 0
         time.sleep(0.01)
-    assert 50 + 0.9 * 75 <= begun <= 50 + 50 * (time.monotonic() - since)
+    assert 50 + 0.5 * 75 <= begun <= 50 + 50 * (time.monotonic() - since)
 
 
 def test_a_slow_rate_lets_one_through_at_a_time(make: Make) -> None:

@@ -478,18 +478,18 @@ def test_a_worker_that_starts_anew_takes_back_what_its_name_held(archive_db: Con
 def test_two_living_workers_never_have_the_same_name(archive_db: Connection, database_url: str) -> None:
     """A second worker of a host gets the next number, and the first's when that one is gone."""
     first = connect(database_url, application_name="worker")
-    assert ledger.claim_worker_name(first, "host") == "host.1"
-    assert ledger.claim_worker_name(archive_db, "host") == "host.2"
+    assert sweeping.claim_worker_name(first, "host") == "host.1"
+    assert sweeping.claim_worker_name(archive_db, "host") == "host.2"
     first.close()
     with connect(database_url, application_name="worker") as third:
-        assert ledger.claim_worker_name(third, "host") == "host.1"
+        assert sweeping.claim_worker_name(third, "host") == "host.1"
 
 
 def test_a_worker_that_lost_its_connection_keeps_its_name(archive_db: Connection, database_url: str) -> None:
     """It gets the name that it had, though a lower number is free; unless somebody has taken it."""
-    assert ledger.claim_worker_name(archive_db, "host", "host.2") == "host.2"
+    assert sweeping.claim_worker_name(archive_db, "host", "host.2") == "host.2"
     with connect(database_url, application_name="worker") as other:
-        assert ledger.claim_worker_name(other, "host", "host.2") == "host.1"
+        assert sweeping.claim_worker_name(other, "host", "host.2") == "host.1"
 
 
 def test_messages_that_still_wait_keep_their_chunks(archive_db: Connection) -> None:
