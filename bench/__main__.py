@@ -13,6 +13,7 @@ from bench import (
     duplicates,
     events,
     fidelity,
+    hosts,
     ledger,
     memory,
     search,
@@ -35,6 +36,7 @@ SLOW = {
     "fidelity": fidelity.run,
     "datapath": datapath.run,
     "devices": datapath.feed_devices,
+    "hosts": hosts.run,
     "memory": memory.run,
     "workers": worker.run_several,
 }

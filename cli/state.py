@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
+from cli.hosts import find_hosts, print_hosts
 from cli.options import Encoder, Json
 from cli.session import open_session
 from lookalike import analyses, awaited, books, index, search
@@ -27,8 +28,9 @@ def status(as_json: Json = False) -> None:
         shown = {name: _describe(connection, name) for name in books.encoder_names(connection)}
         sources = list_sources(connection)
         manifests = awaited.count_awaited(connection)
+    hosts = find_hosts(session.endpoints.broker_url)
     if as_json:
-        output.print_json({"encoders": shown, "sources": sources, "manifests": manifests})
+        output.print_json({"encoders": shown, "sources": sources, "manifests": manifests, "hosts": hosts})
         return
     if sources:
         print_sources(sources)
@@ -37,6 +39,8 @@ def status(as_json: Json = False) -> None:
         print("nothing is registered yet: lookalike add SOURCE, or lookalike run SOURCE")
     for name, one in shown.items():
         _print_encoder(name, one, session.settings.recall_floor)
+    if hosts:
+        print_hosts(hosts)
 
 
 def _describe(connection: Connection, name: str) -> dict[str, Any]:

@@ -3,10 +3,19 @@
 import re
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from lookalike.errors import ConfigurationError
+
+
+class HostLimit(BaseModel):
+    """What is asked of one host by all workers together: requests a second, requests under way; 0: any number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rate: float = Field(0, ge=0)
+    concurrency: int = Field(0, ge=0)
 
 
 class Settings(BaseSettings):
@@ -86,6 +95,18 @@ class Settings(BaseSettings):
         0, ge=0, description="chunks worked on at once by a worker; 0: 2 on CPU, 4 on a GPU"
     )
     fetch_threads: int = Field(32, ge=1, le=256, description="images fetched at once by a worker")
+    host_rate: float = Field(
+        0, ge=0, description="requests a second to one host, of all workers together; 0: no limit"
+    )
+    host_concurrency: int = Field(
+        32, ge=0, description="requests under way to one host, of all workers together; 0: no limit"
+    )
+    hosts: dict[str, HostLimit] = Field(
+        {}, description='limits of their own: `{"iiif.example.org": {"rate": 8, "concurrency": 8}}`'
+    )
+    patience_hours: float = Field(
+        168, gt=0, description="an image fails when its host has refused all requests for so long"
+    )
     decode_threads: int = Field(0, ge=0, description="images decoded at once by a worker; 0: by the cores")
     connect_timeout: float = Field(10, gt=0, description="seconds to reach a host")
     fetch_timeout: float = Field(60, gt=0, description="seconds for one image, from request to last byte")
@@ -121,11 +142,24 @@ class Settings(BaseSettings):
             raise ValueError("write an http(s) address with {identifier} once in its path")
         return value
 
+    @field_validator("hosts")
+    @classmethod
+    def _name_hosts(cls, hosts: dict[str, HostLimit]) -> dict[str, HostLimit]:
+        for name in hosts:
+            if not re.fullmatch(r"[^/@\s]+", name):
+                raise ValueError(f"{name!r} is no host: write iiif.example.org, or iiif.example.org:8080")
+        return {name.lower(): limit for name, limit in hosts.items()}
+
 
 def load_settings() -> Settings:
     """Reads the settings. Raises ConfigurationError that names the variable at fault."""
     try:
         return Settings()
+    except SettingsError as error:  # a variable that should hold JSON
+        raise ConfigurationError(
+            f"settings: {error}; write LOOKALIKE_HOSTS as JSON, "
+            '{"iiif.example.org": {"rate": 8, "concurrency": 8}}'
+        ) from None
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()

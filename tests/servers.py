@@ -58,6 +58,73 @@ def http_server(files: dict[str, bytes]) -> Iterator[str]:
         server.server_close()
 
 
+Answering = Callable[[str], tuple[int, bytes, dict[str, str]]]
+
+
+class WatchedServer(ThreadingHTTPServer):
+    """Answers as it is told by `answering`, each after `seconds`, and remembers when it was asked, and for what.
+
+    `asked` has (time.monotonic, path, status); `most` is the largest number of requests that were under way at once.
+    """
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, answering: Answering, seconds: float = 0.0) -> None:
+        super().__init__(("127.0.0.1", 0), WatchedHandler)
+        self.answering, self.seconds = answering, seconds
+        self.asked: list[tuple[float, str, int]] = []
+        self.most = self.under_way = 0
+        self.lock = threading.Lock()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.host = f"127.0.0.1:{self.server_port}"
+
+    def most_within(self, seconds: float) -> int:
+        """The largest number of requests that came within so many seconds."""
+        times = sorted(began for began, *_ in self.asked)
+        return max(sum(1 for one in times if since <= one < since + seconds) for since in times)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Workers that are killed hang up."""
+
+
+class WatchedHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: WatchedServer
+
+    def do_GET(self) -> None:
+        server = self.server
+        with server.lock:
+            status, body, headers = server.answering(unquote(self.path))
+            server.asked.append((time.monotonic(), self.path, status))
+            server.under_way += 1
+            server.most = max(server.most, server.under_way)
+        time.sleep(server.seconds)
+        with server.lock:
+            server.under_way -= 1
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def watched_server(answering: Answering, seconds: float = 0.0) -> Iterator[WatchedServer]:
+    """Runs a WatchedServer for the time of the block."""
+    server = WatchedServer(answering, seconds)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 @contextmanager
 def aws_server() -> Iterator[dict[str, str]]:
     """Runs moto's server of S3, SQS and SNS; yields the environment that leads boto3 and lookalike to it."""

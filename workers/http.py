@@ -44,16 +44,21 @@ _REASONS = {
 }
 
 
+Answered = Callable[[int, float | None], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """What one file may take: so many bytes, until `deadline` on the clock of time.monotonic.
 
-    `reserve` is told of bytes before they are read, and may block; time spent there counts.
+    `reserve` is told of bytes before they are read, and may block; time spent there counts. `answered` is told of each
+    answer: its status, and the seconds after which the host wants to be asked again, where it says so.
     """
 
     limit: int
     deadline: float
     reserve: Reserve
+    answered: Answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +110,11 @@ class HttpClient:
             curl.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in (headers or {}).items()])
             curl.setopt(pycurl.FOLLOWLOCATION, redirects > 0)
             curl.setopt(pycurl.MAXREDIRS, redirects)
-            return _perform(curl, url, allowance, lines)
+            response = _perform(curl, url, allowance, lines)
         finally:
             self._give_back(curl)
+        allowance.answered(response.status, response.retry_after)
+        return response
 
     def close(self) -> None:
         """Closes all connections; those in use when their transfer ends."""

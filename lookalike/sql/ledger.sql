@@ -100,7 +100,8 @@ returning c.id as chunk, c.lease
 update chunks
 set state = 'running', worker = %(worker)s, lease_until = now() + make_interval(secs => %(seconds)s)
 where id = %(chunk)s and lease = %(lease)s and state = 'queued'
-returning encoder, lane, attempts, lo, hi, ids, analysis
+returning encoder, lane, attempts, lo, hi, ids, analysis,
+    extract(epoch from now() - waiting_since)::double precision as waited
 
 -- name: select_images_in_range
 -- The images of a range chunk that still lack a vector of their present content.
@@ -134,7 +135,7 @@ returning id
 
 -- name: finish
 -- The fence: only the holder of the lease finishes a chunk.
-update chunks set state = 'done', done_at = now(), lease = null, lease_until = null
+update chunks set state = 'done', done_at = now(), lease = null, lease_until = null, postponed = %(postponed)s
 where id = %(chunk)s and lease = %(lease)s and state = 'running'
 
 -- name: give_back
@@ -224,6 +225,15 @@ select encoder, 'analysis', %(ids)s, id from analyses where encoder = %(encoder)
 insert into chunks (encoder, lane, attempts, ids, not_before, parent, analysis)
 values (%(encoder)s, %(lane)s, %(attempts)s, %(ids)s, now() + make_interval(secs => %(seconds)s), %(parent)s,
     %(analysis)s)
+
+-- name: insert_postponed
+-- Images that were not asked for, and when they are to come back: no attempt was spent. How long a host has refused all
+-- requests is passed on; where images only wait for their turn, it does not.
+insert into chunks (encoder, lane, attempts, ids, not_before, parent, analysis, waiting_since)
+select c.encoder, c.lane, c.attempts, string_to_array(t.ids, ',')::bigint[], now() + make_interval(secs => t.seconds),
+    c.id, c.analysis, case when t.paused then coalesce(c.waiting_since, now()) end
+from chunks c, unnest(%(ids)s::text[], %(seconds)s::double precision[], %(paused)s::boolean[]) as t (ids, seconds, paused)
+where c.id = %(chunk)s
 
 -- name: count_missed
 -- Images that an analysis could not look at, and does not try again.
