@@ -13,6 +13,7 @@ from bench import (
     duplicates,
     fidelity,
     ledger,
+    ledger_scale,
     memory,
     search,
     search_build,
@@ -37,6 +38,8 @@ SLOW = {
     "memory": memory.run,
     "workers": worker.run_several,
 }
+# What `make bench-intake` runs.
+INTAKE = {"ledger-scale": ledger_scale.run}
 # What `make bench-search` runs, but for the last; the first that needs an archive loads it.
 SEARCH: dict[str, Callable[[Settings], None]] = {
     "search-data": search_data.run,
@@ -50,7 +53,7 @@ SEARCH: dict[str, Callable[[Settings], None]] = {
     "duplicates": duplicates.run,
     "search-million": search.run_million,
 }
-BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **SEARCH}
+BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **INTAKE, **SEARCH}
 
 
 def main() -> None:
