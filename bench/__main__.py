@@ -15,6 +15,7 @@ from bench import (
     ledger,
     ledger_scale,
     memory,
+    register,
     search,
     search_build,
     search_data,
@@ -39,7 +40,11 @@ SLOW = {
     "workers": worker.run_several,
 }
 # What `make bench-intake` runs.
-INTAKE = {"ledger-scale": ledger_scale.run}
+INTAKE = {
+    "register": register.run,
+    "register-memory": register.run_memory,
+    "ledger-scale": ledger_scale.run,
+}
 # What `make bench-search` runs, but for the last; the first that needs an archive loads it.
 SEARCH: dict[str, Callable[[Settings], None]] = {
     "search-data": search_data.run,

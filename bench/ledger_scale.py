@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from bench.ledger import POLICY, nothing
 from bench.services import fresh_database
 from bench.table import median_and_range, print_table
-from bench.usage import connection_seconds
+from bench.usage import server_seconds
 from lookalike import archive, ledger
 from lookalike.database import Connection
 from lookalike.encoders import find_encoder
@@ -108,9 +108,10 @@ def measure(connection: Connection, number: int) -> dict[str, tuple[float, float
 @contextmanager
 def timing(connection: Connection, costs: dict[str, tuple[float, float]], name: str) -> Iterator[None]:
     """Notes what the block takes: seconds, and CPU seconds of this thread and the connection's server process."""
-    since, used = time.perf_counter(), connection_seconds(connection)
+    since, used = time.perf_counter(), time.thread_time() + server_seconds(connection)
     yield
-    costs[name] = (time.perf_counter() - since, connection_seconds(connection) - used)
+    spent = time.thread_time() + server_seconds(connection) - used
+    costs[name] = (time.perf_counter() - since, spent)
 
 
 def new_images(number: int) -> list[Image]:

@@ -45,7 +45,7 @@ def measure_now() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def connection_seconds(connection: Connection) -> float:
-    """CPU seconds so far of this thread and of the server process of a connection on this machine."""
+def server_seconds(connection: Connection) -> float:
+    """CPU seconds so far of the server process of a connection on this machine."""
     statistics = Path(f"/proc/{connection.info.backend_pid}/schedstat").read_text()
-    return time.thread_time() + int(statistics.split()[0]) / 1e9
+    return int(statistics.split()[0]) / 1e9

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from lookalike import ledger
 from lookalike.images import Announcement, Image, Refused
@@ -48,15 +48,17 @@ def take_in(
         if isinstance(announcement, Refused):
             intake.refuse(announcement)
         else:
-            batch.append(replace(announcement, source=source))
+            batch.append(announcement)
         if len(batch) >= size or time.monotonic() - since > FLUSH_SECONDS:
-            _flush(connection, batch, chunk_size, intake)
+            _flush(connection, source, batch, chunk_size, intake)
             on_batch(intake)
             since = time.monotonic()
-    _flush(connection, batch, chunk_size, intake)
+    _flush(connection, source, batch, chunk_size, intake)
     on_batch(intake)
 
 
-def _flush(connection: ledger.Connection, batch: list[Image], chunk_size: int, intake: Intake) -> None:
-    intake.registered += ledger.register(connection, batch, "backfill", chunk_size)
+def _flush(
+    connection: ledger.Connection, source: str, batch: list[Image], chunk_size: int, intake: Intake
+) -> None:
+    intake.registered += ledger.register(connection, batch, "backfill", chunk_size, source)
     batch.clear()

@@ -1,8 +1,8 @@
 -- name: make_incoming
 -- Where a batch of announcements waits to be merged; one for each connection.
 create temporary table if not exists incoming (
-    key text, url text, protocol text, work text, title text, licence text, access text, content text, source text,
-    digitised text, as_of text
+    key text, url text, protocol text, work text, title text, licence text, access text, content text, digitised text,
+    as_of text, source text
 ) on commit delete rows
 
 -- name: copy_incoming
