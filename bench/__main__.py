@@ -15,7 +15,9 @@ from bench import (
     fidelity,
     hosts,
     ledger,
+    ledger_scale,
     memory,
+    register,
     search,
     search_build,
     search_data,
@@ -41,7 +43,12 @@ SLOW = {
     "workers": worker.run_several,
 }
 # What `make bench-intake` runs.
-INTAKE = {"events": events.run}
+INTAKE = {
+    "events": events.run,
+    "register": register.run,
+    "register-memory": register.run_memory,
+    "ledger-scale": ledger_scale.run,
+}
 # What `make bench-search` runs, but for the last; the first that needs an archive loads it.
 SEARCH: dict[str, Callable[[Settings], None]] = {
     "search-data": search_data.run,

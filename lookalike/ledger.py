@@ -30,9 +30,9 @@ LANES: tuple[Lane, ...] = ("events", "suspect", "backfill", "analysis")
 
 Connection = psycopg.Connection[tuple[object, ...]]
 QUERIES = load_queries("ledger")
-# The columns of the table `incoming`, in its order.
-INCOMING = tuple(column.name for column in fields(Image))
-row_of = attrgetter(*INCOMING)
+# The columns of the table `incoming`, in its order: those of an image, but for its source at the end.
+COLUMNS = tuple(column.name for column in fields(Image) if column.name != "source")
+row_of = attrgetter(*COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +136,15 @@ class RetryPolicy:
 
 
 def register(
-    connection: Connection, images: Iterable[Image], lane: Lane = "backfill", chunk_size: int = 64
+    connection: Connection,
+    images: Iterable[Image],
+    lane: Lane = "backfill",
+    chunk_size: int = 64,
+    source: str | None = None,
 ) -> Registered:
     """Registers a batch of images and the chunks that cover them, in one transaction.
+
+    `source` is what announced them, where they do not say it themselves.
 
     Idempotent: an image announced again with nothing new is counted as unchanged and not written. Within a batch the
     last announcement of a key wins, across batches the one that was seen last (`as_of`). Images that were deleted
@@ -151,9 +157,9 @@ def register(
     connection.execute(QUERIES["make_incoming"])
     with connection.transaction():
         with connection.cursor().copy(QUERIES["copy_incoming"]) as copy:
-            copy.set_types(["text"] * len(INCOMING))
+            copy.set_types(["text"] * (len(COLUMNS) + 1))
             for image in batch.values():
-                copy.write_row(row_of(image))
+                copy.write_row((*row_of(image), image.source or source))
         hold_deletions(connection)
         (gone,) = connection.execute(QUERIES["forget_deletions"]).fetchone() or (0,)
         rows = connection.execute(QUERIES["merge_images"], {"event": lane == "events"}).fetchall()

@@ -314,7 +314,7 @@ class Pipeline:
         self.gauges.batch(len(batch), self._encoder.batch_size)
         vectors = encoded.vectors
         labels = None if encoded.classes is None else Labels.best(encoded.classes)
-        sound = np.isfinite(vectors).all(axis=1) & (np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)
+        sound = are_sound(vectors)
         for row, item in enumerate(batch):
             if sound[row]:
                 best = None if labels is None else labels.row(row)
@@ -322,6 +322,12 @@ class Pipeline:
                 item.work.store(item.index, Encoding(item.checksum, vectors[row], best, item.glimpse))
             else:
                 item.work.fail(item.index, ImageError(Reason.INVALID_VECTOR, "NaN, infinite or zero"))
+
+
+def are_sound(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of the vectors (n, d) are finite and of unit length."""
+    sound: NDArray[np.bool_] = np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3  # never true of NaN
+    return sound
 
 
 def chunk_threads(settings: Settings, device: str) -> int:

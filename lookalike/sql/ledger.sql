@@ -1,8 +1,8 @@
 -- name: make_incoming
 -- Where a batch of announcements waits to be merged; one for each connection.
 create temporary table if not exists incoming (
-    key text, url text, protocol text, work text, title text, licence text, access text, content text, source text,
-    digitised text, as_of text
+    key text, url text, protocol text, work text, title text, licence text, access text, content text, digitised text,
+    as_of text, source text
 ) on commit delete rows
 
 -- name: copy_incoming
@@ -20,7 +20,7 @@ select pg_advisory_xact_lock_shared(hashtextextended('lookalike deletions', 0))
 with said as materialized (
     select n.key, not d.by_hand and (
         coalesce(n.url <> d.url, false) or coalesce(n.as_of::timestamptz > d.as_of, n.content <> d.content, false)) as back
-    from incoming n join deleted_images d on d.key = n.key
+    from incoming n cross join lateral (select * from deleted_images d where d.key = n.key offset 0) d
 ), forgotten as (
     delete from deleted_images d using said s where s.back and d.key = s.key
 ), dropped as (
@@ -33,11 +33,12 @@ select count(*) from said where not back
 -- is kept, and so is the source that came first. Announcements that say nothing new are passed over first: an upsert
 -- would lock their rows, which writes them, and use up an id for each. So are those of an earlier time than what is
 -- known. An image whose content changed gets the next revision; where it cannot be compared (content is null here or
--- there), a new address counts as new content, and so does an event that knows the content.
+-- there), a new address counts as new content, and so does an event that knows the content. `offset 0` keeps the planner
+-- from reading all of a middling archive for every batch: each key is looked up in the index.
 insert into images as i (key, url, protocol, work, title, licence, access, content, source, digitised, as_of)
 select n.key, n.url, n.protocol, n.work, n.title, n.licence, n.access, n.content, n.source,
     coalesce(n.digitised::date, i.digitised, current_date), coalesce(n.as_of::timestamptz, i.as_of)
-from incoming n left join images i on i.key = n.key
+from incoming n left join lateral (select * from images i where i.key = n.key offset 0) i on true
 where i.id is null
    or not coalesce(n.as_of::timestamptz < i.as_of, false)
    and (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised, i.as_of) is distinct from (

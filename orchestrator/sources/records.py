@@ -6,6 +6,7 @@ A record that Postgres could not store or nobody could fetch becomes Refused her
 import os
 import re
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit
 
@@ -24,6 +25,8 @@ not be installed: those images fail with a reason to be seen, instead of being p
 MAX_KEY = 1024
 """Longest key in bytes of UTF-8: S3 has the same limit, and a Postgres index entry ends at 2,704 bytes."""
 
+# Of so many characters none can be too many bytes of UTF-8.
+_SHORT = MAX_KEY // 4
 _MAX_URL = 8192
 _MAX_TEXT = 1000
 _HTTP = re.compile(
@@ -59,12 +62,12 @@ def announce(
     key = key or key_of_url(url)
     path = path_of_url(url) if url.startswith("file://") else None
     for name, text in (("url", url), ("path", path), ("key", key), ("work", work), ("content", content)):
-        if text and (fault := _text_fault(name, text)):
+        if text and not _is_plain(text, _SHORT) and (fault := _text_fault(name, text)):
             return Refused(printable(where), Reason.BAD_RECORD, fault)
     if fault := _address_fault(url, protocol):
         return Refused(printable(where), Reason.BAD_ADDRESS, fault)
     try:
-        day = datetime.fromisoformat(digitised).date().isoformat() if digitised else None
+        day = _day(digitised) if digitised else None
     except ValueError:
         return Refused(printable(where), Reason.BAD_RECORD, "digitised is not a date like 2024-12-31")
     return Image(
@@ -149,6 +152,8 @@ def plain(text: str | None) -> str | None:
     """Returns text that can be stored and shown in one line, at most 1,000 characters; None for nothing."""
     if not text:
         return None
+    if _is_plain(text, _MAX_TEXT) and "  " not in text and text.strip() == text:
+        return text
     return " ".join(_UNUSABLE.sub(" ", text[: 4 * _MAX_TEXT]).split())[:_MAX_TEXT] or None
 
 
@@ -176,6 +181,17 @@ def file_url(path: Path) -> str:
 def path_of_url(url: str) -> str:
     """Returns the path that a `file://` address names; bytes that are not UTF-8 arrive as surrogates."""
     return unquote(url.removeprefix("file://"), errors="surrogateescape")
+
+
+def _is_plain(text: str, longest: int) -> bool:
+    """Says, quickly, that there is nothing to say against a text: short, no control character, no half one."""
+    return len(text) <= longest and text.isprintable()
+
+
+# A collection is digitised on few days.
+@lru_cache(maxsize=4096)
+def _day(digitised: str) -> str:
+    return datetime.fromisoformat(digitised).date().isoformat()
 
 
 def _address_fault(url: str, protocol: Protocol) -> str | None:
