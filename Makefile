@@ -14,11 +14,11 @@ install: .venv/.installed
 	  { rm -rf .venv; echo "This Python cannot make virtual environments: on Debian run 'apt install python3-venv'"; exit 1; }
 
 .venv/.installed: pyproject.toml .venv/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[worker,local,catalogue]'
+	$(BIN)/python -m pip install --quiet --editable '.[worker,local,catalogue,inventory]'
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml .venv/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[worker,local,catalogue,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[worker,local,catalogue,inventory,dev]'
 	@touch $@
 
 demo: .venv/.installed

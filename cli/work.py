@@ -64,8 +64,8 @@ def plan(
 def orchestrate(sources: Sources = None) -> None:
     """Runs the orchestrator: reads its sources, leases chunks, hands them to the workers, sweeps.
 
-    Backfills are read to their end once; a restart goes on where they were. Streams are followed for ever. Ends on
-    SIGTERM or Ctrl-C.
+    Backfills are read to their end once; a restart goes on where they were. Streams are followed for ever, and so are
+    queues of events (sqs:NAME). Ends on SIGTERM or Ctrl-C.
     """
     from lookalike.queue import Broker, make_app
     from orchestrator import dispatch
