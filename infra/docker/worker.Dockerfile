@@ -5,7 +5,8 @@ FROM python:3.11-slim
 # Where torch comes from: https://download.pytorch.org/whl/cpu is without CUDA and 2 GB smaller; empty: CUDA.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
-RUN useradd --uid 10001 --create-home lookalike
+# The cache takes a volume, which gets its owner from here: the rest of the file system may be read-only.
+RUN useradd --uid 10001 --create-home lookalike && install --directory --owner lookalike /home/lookalike/.cache
 WORKDIR /home/lookalike
 
 COPY pyproject.toml README.md LICENSE /src/
