@@ -1,6 +1,7 @@
 """`lookalike worker`: Celery with the pool, the options and the memory allocator that suit an embedding worker."""
 
 import os
+import signal
 import sys
 import warnings
 
@@ -25,6 +26,8 @@ def run_worker(leash: bool) -> None:
     if not ENVIRONMENT.keys() <= os.environ.keys():
         os.environ.update({**ENVIRONMENT, **os.environ})
         os.execv(sys.executable, [sys.executable, "-m", "cli.main", *sys.argv[1:]])
+    # Until Celery takes over, the worker holds nothing: it leaves at once, and in order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if leash:
         from cli.run import leave_with_parent
 

@@ -14,8 +14,8 @@ from pgvector.psycopg import register_vector
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 from tenacity import (
+    RetryCallState,
     Retrying,
-    before_sleep_log,
     retry_if_exception_type,
     sleep_using_event,
     stop_when_event_set,
@@ -74,12 +74,17 @@ def await_connection(
         wait=wait_random_exponential(0.5, max=10),
         sleep=sleep_using_event(stop),
         stop=stop_when_event_set(stop),
-        before_sleep=before_sleep_log(log, logging.WARNING),
+        before_sleep=_log_pause,
         reraise=True,
     ):
         with attempt:
             return connect(database_url, application_name=application_name)
     raise AssertionError("tenacity returns or raises")
+
+
+def _log_pause(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("%s; trying again in %.1f s", error, state.upcoming_sleep)
 
 
 def make_pool(
