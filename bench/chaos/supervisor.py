@@ -7,25 +7,32 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 RESTART_SECONDS = 0.5
 POLL_SECONDS = 0.1
+# Until Python has come as far as the program, a signal ends the process as it ends any other.
+STARTING_SECONDS = 15.0
 
 
 @dataclass
 class Kept:
-    """A process that is kept running; `stops` are the codes that it left with when it was asked to (SIGTERM)."""
+    """A process that is kept running."""
 
     name: str
     command: Sequence[str]
     process: subprocess.Popen[bytes]
-    asked: bool = False
+    asked_after: float | None = None
+    since: float = field(default_factory=time.monotonic)
 
 
 class Supervisor:
-    """Starts processes, restarts them when they end, and remembers how those left that were asked to."""
+    """Starts processes, restarts them when they end, and remembers how they ended.
+
+    `stops` are names and exit codes of those that were asked to end (SIGTERM), `unasked` of those that left by
+    themselves; neither holds what was killed, or asked before it had started.
+    """
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self._folder = folder
@@ -58,7 +65,8 @@ class Supervisor:
         """Sends a signal to the process of this name."""
         with self._lock:
             kept = self._kept[name]
-            kept.asked = kept.asked or number == signal.SIGTERM
+            if number == signal.SIGTERM and kept.asked_after is None:
+                kept.asked_after = time.monotonic() - kept.since
             kept.process.send_signal(number)
 
     def pid(self, name: str) -> int:
@@ -76,14 +84,17 @@ class Supervisor:
                 time.sleep(RESTART_SECONDS)
             with self._lock:
                 for kept in ended:
-                    kept.process, kept.asked = self._start(kept.name, kept.command), False
+                    self._kept[kept.name] = Kept(
+                        kept.name, kept.command, self._start(kept.name, kept.command)
+                    )
 
     def _note(self, kept: Kept) -> None:
         code = kept.process.returncode
-        if kept.asked:
+        if kept.asked_after is None:
+            if code != -signal.SIGKILL:
+                self.unasked.append((kept.name, code))
+        elif code != -signal.SIGTERM or kept.asked_after > STARTING_SECONDS:
             self.stops.append((kept.name, code))
-        elif code != -signal.SIGKILL:
-            self.unasked.append((kept.name, code))
 
     def stop(self, seconds: float) -> None:
         """Asks all to end, within so many seconds; whatever stays is killed, and counts as code -9."""

@@ -21,7 +21,7 @@ from lookalike.encoders import EncoderSpec, find_encoder
 from lookalike.servers import Postgres, Valkey
 from lookalike.settings import Settings
 
-PICTURES = 48
+PICTURES = 16
 SIDE = 320
 CHUNK = 16
 LEASE_SECONDS = 4.0
