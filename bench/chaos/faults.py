@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
-import psycopg
 import redis
 
 from bench.chaos.system import LEASE_SECONDS, System
+from lookalike.database import await_connection
 
 # Longer than a lease: what is held by whoever is away, or cannot reach the database, is lost to them.
 LONG_SECONDS = 1.5 * LEASE_SECONDS
@@ -97,7 +97,7 @@ def stop_servers(system: System) -> Iterator[None]:
 def cut_backends(system: System) -> Iterator[None]:
     """About a third of all connections."""
     pids = _backends(system)
-    with psycopg.connect(system.database_url, autocommit=True) as connection:
+    with await_connection(system.database_url, application_name="bench") as connection:
         for pid in system.random.sample(pids, -(-len(pids) // 3)):
             connection.execute("select pg_terminate_backend(%s)", [pid])
     yield
@@ -111,7 +111,7 @@ def crash_backend(system: System) -> Iterator[None]:
 
 
 def _backends(system: System) -> list[int]:
-    with psycopg.connect(system.database_url, autocommit=True) as connection:
+    with await_connection(system.database_url, application_name="bench") as connection:
         rows = connection.execute(
             "select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
             " and application_name like 'lookalike%' order by pid"
