@@ -55,4 +55,4 @@ def find_fault(settings: Settings, part: Part) -> str | None:
                 return None
     except (ServiceError, psycopg.Error) as error:
         return mask(" ".join(str(error).split()))
-    return f"nothing has been heard lately of a {part} on {host}"
+    return f"no {part} of host {host} has been heard of lately"
