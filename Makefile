@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo check test test-slow test-iipsrv bench bench-worker bench-intake bench-search bench-search-million clean
+.PHONY: install demo check test test-slow test-iipsrv bench bench-worker bench-intake bench-search bench-search-million chaos
+.PHONY: lock audit-deps sbom clean
 
 install: .venv/.installed
 
@@ -60,6 +61,44 @@ bench-search: .venv/.installed-dev
 # Takes longer: loads a million vectors.
 bench-search-million: .venv/.installed-dev
 	$(BIN)/python -m bench search-million
+
+# Twenty runs of two or three minutes each; `make chaos SEEDS=7` repeats one, ARGS=--encoder=efficientnet-lite0 takes a network.
+SEEDS ?= 20
+chaos: .venv/.installed-dev
+	$(BIN)/python -m bench.chaos --seeds $(if $(filter 20,$(SEEDS)),0-19,$(SEEDS)) $(ARGS)
+
+.venv/tools/.installed: requirements/tools.in .venv/bin/python
+	@$(BIN)/python -m venv .venv/tools
+	$(TOOLS)/python -m pip install --quiet --requirement requirements/tools.in
+	@touch $@
+
+# Exact versions with the hashes of all their files, for Linux on any processor and every Python from 3.11 on.
+# ARGS=--upgrade takes the newest. worker-cpu.lock lacks torch and what comes with it: its builds without CUDA are on an
+# index of its own, with hashes of their own.
+TOOLS := .venv/tools/bin
+COMPILE = $(TOOLS)/uv pip compile --no-config --quiet --universal --python-version 3.11 --generate-hashes \
+  --custom-compile-command 'make lock' $(ARGS) pyproject.toml
+CUDA = sed -En 's/^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==.*/--no-emit-package \1/p'
+lock: .venv/tools/.installed
+	$(COMPILE) requirements/image.in --extra catalogue --extra inventory --output-file requirements/orchestrator.lock
+	$(COMPILE) requirements/image.in requirements/worker.in --extra worker --output-file requirements/worker.lock
+	cp requirements/worker.lock requirements/worker-cpu.lock
+	$(COMPILE) requirements/image.in requirements/worker.in --extra worker \
+	  $$($(CUDA) requirements/worker.lock) --output-file requirements/worker-cpu.lock
+	$(COMPILE) --extra worker --extra local --extra catalogue --extra inventory --output-file requirements/all.lock
+
+# Fails as well where the vulnerability service does not know a package: then nothing has been audited.
+audit-deps: .venv/tools/.installed
+	@for lock in all worker orchestrator; do echo "$$lock.lock"; \
+	  $(TOOLS)/pip-audit --strict --progress-spinner off --require-hashes --disable-pip \
+	  --requirement requirements/$$lock.lock || exit 1; done
+
+# What is in the images, as CycloneDX.
+sbom: .venv/tools/.installed
+	@mkdir -p dist
+	@for lock in worker orchestrator; do \
+	  $(TOOLS)/cyclonedx-py requirements --output-reproducible --output-file dist/$$lock.cdx.json \
+	  requirements/$$lock.lock && echo "dist/$$lock.cdx.json" || exit 1; done
 
 clean:
 	-$(BIN)/lookalike services down

@@ -13,6 +13,7 @@ from cli.clusters import clusters_app
 from cli.duplicates import duplicates_app
 from cli.encoders import encoders_app
 from cli.index import index_app
+from cli.ready import ready
 from cli.services import migrate, services_app
 from cli.unwanted import unwanted_app
 from lookalike import __version__
@@ -33,6 +34,7 @@ for command in (
     work.plan,
     work.orchestrate,
     work.worker,
+    ready,
     state.status,
     state.audit,
     state.failures,

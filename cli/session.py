@@ -2,10 +2,11 @@
 
 import logging
 import sys
+import threading
 from dataclasses import dataclass
 
 from lookalike import archive
-from lookalike.database import Connection, connect
+from lookalike.database import Connection, await_connection, connect
 from lookalike.encoders import find_encoder
 from lookalike.errors import ServiceError
 from lookalike.migrate import migrate, pending
@@ -20,19 +21,21 @@ class Session:
     settings: Settings
     endpoints: Endpoints
 
-    def connect(self) -> Connection:
+    def connect(self, application_name: str = "lookalike") -> Connection:
         """A new connection in autocommit mode; starts an embedded server that has died, perhaps elsewhere."""
-        return connect(up(self.settings).database_url, application_name="lookalike")
+        return connect(up(self.settings).database_url, application_name=application_name)
 
 
-def open_session() -> Session:
+def open_session(stop: threading.Event | None = None) -> Session:
     """Reads the settings and brings the services up.
 
     The embedded database is migrated as needed; a database of the operator's is only checked, and ServiceError says
-    what to run.
+    what to run. With `stop`, a database that is away is waited for until that is set.
     """
     settings = load_settings()
     endpoints = up(settings)
+    if stop is not None:
+        await_connection(endpoints.database_url, application_name="lookalike", stop=stop).close()
     missing = pending(endpoints.database_url)
     if missing and settings.database_url is None:
         migrate(endpoints.database_url)

@@ -2,7 +2,9 @@
 
 import logging
 import signal
+import socket
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,8 @@ from cli.options import Json, Sources
 from cli.session import ensure_encoder, log_to_terminal, open_session
 from cli.state import as_dict, print_books
 from lookalike import books
+from lookalike.errors import ServiceError
+from lookalike.readiness import orchestrator_name
 from lookalike.settings import load_settings
 
 
@@ -65,7 +69,7 @@ def orchestrate(sources: Sources = None) -> None:
     """Runs the orchestrator: reads its sources, leases chunks, hands them to the workers, sweeps.
 
     Backfills are read to their end once; a restart goes on where they were. Streams are followed for ever, and so are
-    queues of events (sqs:NAME). Ends on SIGTERM or Ctrl-C.
+    queues of events (sqs:NAME). A database or broker that is away is waited for. Ends on SIGTERM or Ctrl-C.
     """
     from lookalike.queue import Broker, make_app
     from orchestrator import dispatch
@@ -73,19 +77,25 @@ def orchestrate(sources: Sources = None) -> None:
     from orchestrator.upkeep import keeping_up
 
     log_to_terminal()
-    session = open_session()
-    with session.connect() as connection:
-        ensure_encoder(session, connection)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    try:
+        session = open_session(stop)
+    except ServiceError:
+        if stop.is_set():
+            return
+        raise
+    with session.connect() as connection:
+        ensure_encoder(session, connection)
+    connect = partial(session.connect, orchestrator_name(socket.gethostname()))
     broker = Broker(session.endpoints.broker_url)
     app = make_app(session.endpoints.broker_url, session.settings.encoder)
     with (
         keeping_up(session.settings, session.connect),
         reading(session.settings, session.connect, sources or []),
     ):
-        dispatch.run(session.settings, session.connect, app, broker, stop)
+        dispatch.run(session.settings, connect, app, broker, stop)
     broker.close()
 
 

@@ -1,6 +1,7 @@
 """`lookalike worker`: Celery with the pool, the options and the memory allocator that suit an embedding worker."""
 
 import os
+import signal
 import sys
 import warnings
 
@@ -30,6 +31,8 @@ def take_environment() -> None:
 def run_worker(leash: bool) -> None:
     """Becomes a Celery worker; returns never."""
     take_environment()
+    # Until Celery takes over, the worker holds nothing: it leaves at once, and in order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if leash:
         from cli.run import leave_with_parent
 

@@ -3,17 +3,28 @@
 No error and no log line from here ever holds a password.
 """
 
+import logging
 import re
+import threading
 from contextlib import suppress
 from typing import Any
 
 import psycopg
 from pgvector.psycopg import register_vector
 from psycopg.conninfo import conninfo_to_dict
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 
 from lookalike.errors import ConfigurationError, ServiceError
 
+log = logging.getLogger(__name__)
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 # A server that vanished (power, network, failover) is noticed after a minute, not after the two hours of TCP.
@@ -24,6 +35,9 @@ _DEFAULTS: dict[str, int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
+# SQLSTATEs (Appendix A of the Postgres manual): connection exceptions; shut down, crashed, starting up; disk full, too
+# many connections; read only, as a standby is until it has been promoted.
+_AWAY = ("08", "57P", "53100", "53300", "25006")
 
 
 def connect(database_url: str, *, application_name: str, autocommit: bool = True) -> Connection:
@@ -47,6 +61,32 @@ def connect(database_url: str, *, application_name: str, autocommit: bool = True
     return connection
 
 
+def await_connection(
+    database_url: str, *, application_name: str, stop: threading.Event | None = None
+) -> Connection:
+    """Like `connect`, but waits for a database that is away, however long, with growing pauses; says so in the log.
+
+    Raises ServiceError once `stop` is set; ConfigurationError as `connect` does.
+    """
+    stop = stop or threading.Event()
+    for attempt in Retrying(
+        retry=retry_if_exception_type(ServiceError),
+        wait=wait_random_exponential(0.5, max=10),
+        sleep=sleep_using_event(stop),
+        stop=stop_when_event_set(stop),
+        before_sleep=_log_pause,
+        reraise=True,
+    ):
+        with attempt:
+            return connect(database_url, application_name=application_name)
+    raise AssertionError("tenacity returns or raises")
+
+
+def _log_pause(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("%s; trying again in %.1f s", error, state.upcoming_sleep)
+
+
 def make_pool(
     database_url: str, *, application_name: str, max_size: int, min_size: int = 1
 ) -> ConnectionPool[Connection]:
@@ -66,6 +106,21 @@ def make_pool(
         reconnect_timeout=10,
         open=False,
     )
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether nothing but waiting helps: the server is not there, not ready, full, or not yet writable.
+
+    Other errors are answers of the server to what it was asked, and may be so for ever.
+    """
+    if isinstance(error, PoolTimeout):
+        return True
+    if not isinstance(error, psycopg.Error):
+        return False
+    # Without a state the server has not said anything: the connection is lost.
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError)
+    return error.sqlstate.startswith(_AWAY)
 
 
 def mask(url: str) -> str:

@@ -23,13 +23,28 @@ class Swept:
     dead: list[int] = field(default_factory=list)
 
 
+def grace(lease_seconds: float) -> float:
+    """Seconds that heartbeats get after an outage to renew their leases, before any of these counts as expired."""
+    return lease_seconds / 3 + 1
+
+
+def grace_left(connection: Connection, lease_seconds: float) -> float:
+    """Seconds that a new worker waits before it takes a name: living ones lose theirs when Postgres restarts.
+
+    Whoever took such a name would take the chunks of its owner as well. 0 when nobody holds any.
+    """
+    row = connection.execute(QUERIES["seconds_up"]).fetchone()
+    return 0.0 if row is None else max(0.0, grace(lease_seconds) - float(str(row[0])))
+
+
 def sweep(connection: Connection, worker: str | None = None) -> Swept:
     """Gives expired leases back. A chunk that crashed two workers is halved; one image that crashed three is dead.
 
     A crash of a worker counts for every chunk that it held. Only in the suspect lane, where a worker holds nothing
     else, does it prove anything: whatever crashed twice goes there, and an image can die nowhere else.
 
-    With `worker`, also takes back what a worker of this name held: it has just started anew, so it crashed before.
+    With `worker`, takes back what a worker of this name held, and nothing else: it has just started anew, so it crashed
+    before. Of the leases of others it cannot tell whether an outage kept them from being renewed; see `grace_left`.
     """
     expired = connection.execute(QUERIES["expire_queued"]).rowcount if worker is None else 0
     swept = Swept(expired=expired)

@@ -52,7 +52,7 @@ class Dispatcher:
         self._next_sweep = 0.0
         self._searchable: dict[str, tuple[bool, float]] = {}
         # After an outage, or when we are new, leases look expired: the heartbeats get a moment to renew theirs first.
-        self._leases_count_from = time.monotonic() + self.settings.lease_seconds / 3 + 1
+        self._leases_count_from = time.monotonic() + sweeping.grace(self.settings.lease_seconds)
 
     def step(self) -> int:
         """One pass: sweep when it is time, then lease and publish. Returns the chunks published."""

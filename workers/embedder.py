@@ -14,21 +14,22 @@ from typing import TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool
 from tenacity import (
+    RetryCallState,
     Retrying,
-    before_sleep_log,
-    retry_if_exception_type,
-    stop_after_delay,
+    retry_if_exception,
+    sleep_using_event,
     stop_when_event_set,
     wait_random_exponential,
 )
+from tenacity.stop import stop_base
 
 from lookalike import analyses, archive, ledger, limits, sweeping
 from lookalike.calibration import Calibration
-from lookalike.database import connect, make_pool
+from lookalike.database import await_connection, connect, is_away, make_pool
 from lookalike.encoders import find_encoder
-from lookalike.errors import LostLeaseError, ServiceError
+from lookalike.errors import LostLeaseError
 from lookalike.hosts import SharedHosts
 from lookalike.kinds import KINDS
 from lookalike.ledger import Chunk, Lease
@@ -48,6 +49,8 @@ WATCHDOG_SECONDS = 1800.0
 EXIT_HUNG = 70
 # A heartbeat that did not come through is tried again so soon.
 HEARTBEAT_RETRY_SECONDS = 5.0
+# A stopping worker looks up so often from its wait for a connection.
+CONNECTION_SECONDS = 5.0
 
 
 @dataclass
@@ -65,6 +68,22 @@ class Turn:
     """A chunk that is being worked on, or waits until it may be."""
 
     alone: bool
+
+
+class _RefusedFor(stop_base):
+    """Tells tenacity to stop when the database has refused a step for so many seconds. Its absence does not count."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: float | None = None
+
+    def __call__(self, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        if error is None or is_away(error):
+            self._since = None
+            return False
+        self._since = self._since or time.monotonic()
+        return time.monotonic() - self._since > self._seconds
 
 
 class Turns:
@@ -105,11 +124,12 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
     database_url = endpoints.database_url
     spec = find_encoder(settings.encoder)
     encoder = load_encoder(spec.name, settings)
-    lifeline = _await_database(database_url)
+    lifeline = await_connection(database_url, application_name="lookalike worker")
     archive.add_encoder(lifeline, spec, settings.chunk_size)
     recorded = archive.recorded_fingerprint(lifeline, spec.name, encoder.fingerprint.to_json())
     check_fingerprint(encoder, Fingerprint.from_json(recorded))
     calibration = archive.load_calibration(lifeline, spec.name)
+    time.sleep(sweeping.grace_left(lifeline, settings.lease_seconds))
     name = sweeping.claim_worker_name(lifeline, socket.gethostname())
     crashed = sweeping.sweep(lifeline, name).crashed
     log.info("worker %s: %s on %s, batches of %d", name, spec.name, encoder.device, encoder.batch_size)
@@ -135,18 +155,6 @@ def _share_hosts(broker_url: str, name: str) -> SharedHosts | None:
     except ValueError:
         log.warning("limits of hosts hold for each worker alone: BROKER_URL is no address of a single Valkey")
         return None
-
-
-def _await_database(database_url: str) -> ledger.Connection:
-    """Connects, however long the database is away."""
-    for attempt in Retrying(
-        retry=retry_if_exception_type(ServiceError),
-        wait=wait_random_exponential(0.5, max=10),
-        before_sleep=before_sleep_log(log, logging.WARNING),
-    ):
-        with attempt:
-            return connect(database_url, application_name="lookalike worker")
-    raise AssertionError("tenacity returns or raises")
 
 
 class Embedder:
@@ -275,28 +283,33 @@ class Embedder:
                 log.info("%d images come back in %.0f s: %s", len(one.images), one.seconds, one.detail)
 
     def _in_database(self, step: Callable[[ledger.Connection], Result]) -> Result:
-        """Runs one step of the ledger; a database that is away is waited for, as long as a lease may last.
+        """Runs one step of the ledger; a database that is away is waited for, however long.
 
-        A step that was committed unseen is refused by its own fence when it is run again.
+        A step that was committed unseen is refused by its own fence when it is run again. What the database refuses
+        otherwise, again and again, is given up: the lease of its chunk expires, and that counts as a crash.
         """
+        refused = _RefusedFor(10 * self._settings.lease_seconds)
         for attempt in Retrying(
-            retry=retry_if_exception_type((psycopg.OperationalError, PoolTimeout)),
+            retry=retry_if_exception(
+                lambda error: isinstance(error, psycopg.OperationalError) or is_away(error)
+            ),
             wait=wait_random_exponential(0.2, max=5),
-            stop=stop_after_delay(10 * self._settings.lease_seconds) | stop_when_event_set(self._stopping),
+            sleep=sleep_using_event(self._stopping),
+            stop=refused | stop_when_event_set(self._stopping),
             reraise=True,
         ):
-            with attempt, self._pool.connection() as connection:
+            with attempt, self._pool.connection(CONNECTION_SECONDS) as connection:
                 return step(connection)
         raise AssertionError("tenacity returns or raises")
 
     # Heartbeat and stop -----------------------------------------------------------------------------------------------
 
     def heartbeat(self, lifeline: ledger.Connection, database_url: str) -> None:
-        """Beats three times within the life of a lease. Runs in a thread, until the end.
+        """Beats at once, then three times within the life of a lease. Runs in a thread, until the end.
 
         `lifeline` is the connection that holds the lock on the worker's name.
         """
-        pause = self._settings.lease_seconds / 3
+        pause = 0.0
         while True:
             time.sleep(pause)
             try:
@@ -314,12 +327,15 @@ class Embedder:
         """
         with self._lock:
             held = list(self._held.values())
-        if any(time.monotonic() - one.since > WATCHDOG_SECONDS for one in held):
-            log.critical("a chunk hangs since %d minutes: this process leaves", WATCHDOG_SECONDS // 60)
-            os._exit(EXIT_HUNG)
         if lifeline.closed:
             lifeline = connect(database_url, application_name="lookalike worker")
             self.name = sweeping.claim_worker_name(lifeline, socket.gethostname(), self.name)
+            # While the database was away no chunk could be finished: that is no hanging.
+            for one in held:
+                one.since = time.monotonic()
+        if any(time.monotonic() - one.since > WATCHDOG_SECONDS for one in held):
+            log.critical("a chunk hangs since %d minutes: this process leaves", WATCHDOG_SECONDS // 60)
+            os._exit(EXIT_HUNG)
         ours = ledger.renew(lifeline, [one.claim for one in held], self._settings.lease_seconds)
         with self._lock:
             for one in held:

@@ -263,10 +263,15 @@ where state = 'queued'
   and lease_until <= now() + make_interval(secs => %(remaining)s)
 
 -- name: lock_crashed
--- Chunks whose worker fell silent, or came back under its name without them.
+-- Chunks whose worker fell silent; or only those of a worker that came back under its name without them.
 select id, encoder, lane, analysis, crashes + 1 as crashes, lo, hi, ids, worker from chunks
-where state = 'running' and (lease_until < now() or worker = %(worker)s)
+where state = 'running' and case when %(worker)s::text is null then lease_until < now() else worker = %(worker)s end
 for update skip locked
+
+-- name: seconds_up
+-- For how long the server has been up, if anybody holds a chunk.
+select extract(epoch from clock_timestamp() - pg_postmaster_start_time())
+where exists (select from chunks where state = 'running')
 
 -- name: crash
 -- One more crash; the chunk is tried again as it is, from the second crash on alone.

@@ -1,11 +1,16 @@
 """Connections to a real Postgres: they know the vector types, survive a restart, and never tell a password."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 from pgvector import HalfVector
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from lookalike.database import connect, make_pool, mask
+from lookalike.database import Connection, await_connection, connect, is_away, make_pool, mask
 from lookalike.errors import ConfigurationError, ServiceError
 
 
@@ -26,6 +31,53 @@ def test_database_before_its_first_migration(bare_database_url: str) -> None:
     """Where pgvector is not installed yet a connection works, without the vector types."""
     with connect(bare_database_url, application_name="test") as connection:
         assert connection.execute("select 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("state", "away"),
+    [
+        *[(state, True) for state in ("08006", "57P01", "57P02", "57P03", "53100", "53300", "25006")],
+        *[(state, False) for state in ("40P01", "57014", "53200", "22000", "23514")],
+    ],
+)
+def test_a_server_that_is_away_is_told_from_one_that_refuses(
+    connection: Connection, state: str, away: bool
+) -> None:
+    """Shut down, starting, full, without connections or not yet writable: waiting helps. All else is an answer."""
+    with pytest.raises(psycopg.Error) as caught:
+        connection.execute(f"do $$ begin raise exception 'as if' using errcode = '{state}'; end $$")
+    assert is_away(caught.value) == away
+
+
+def test_a_lost_connection_means_away(connection: Connection, database_url: str) -> None:
+    """A connection that was cut, and a server that does not listen, say nothing: waiting helps."""
+    with connect(database_url, application_name="test") as other:
+        other.execute("select pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
+    with pytest.raises(psycopg.OperationalError) as caught:
+        connection.execute("select 1")
+    assert is_away(caught.value)
+    with pytest.raises(psycopg.OperationalError) as refused:
+        psycopg.connect("host=127.0.0.1 port=1 connect_timeout=2")
+    assert is_away(refused.value)
+
+
+def test_waiting_for_a_database_ends_when_it_comes_or_is_called_off(
+    server_url: str, database_url: str, connection: Connection
+) -> None:
+    """A database that takes no connections is waited for; whoever sets `stop` gets its error instead."""
+    name = sql.Identifier(connection.info.dbname)
+    with connect(server_url, application_name="test") as admin, ThreadPoolExecutor() as pool:
+        admin.execute(sql.SQL("alter database {} allow_connections false").format(name))
+        stop = threading.Event()
+        called_off = pool.submit(await_connection, database_url, application_name="test", stop=stop)
+        waiting = pool.submit(await_connection, database_url, application_name="test")
+        time.sleep(0.5)
+        assert not called_off.done()
+        stop.set()
+        with pytest.raises(ServiceError):
+            called_off.result(10)
+        admin.execute(sql.SQL("alter database {} allow_connections true").format(name))
+        waiting.result(20).close()
 
 
 def test_pool_survives_a_lost_connection(database_url: str) -> None:

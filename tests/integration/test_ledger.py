@@ -475,6 +475,26 @@ def test_a_worker_that_starts_anew_takes_back_what_its_name_held(archive_db: Con
     assert sweeping.sweep(archive_db, worker="w") == sweeping.Swept(crashed=1)
 
 
+def test_a_worker_that_starts_anew_takes_nothing_of_others(archive_db: Connection) -> None:
+    """After an outage every lease has run out: whose owner lives, only the orchestrator can tell, a moment later."""
+    ledger.register(archive_db, make_images(2))
+    start_one(archive_db)
+    expire(archive_db)
+
+    assert sweeping.sweep(archive_db, worker="other") == sweeping.Swept()
+
+
+def test_names_are_not_given_away_just_after_a_restart(archive_db: Connection) -> None:
+    """Living workers lost the locks on theirs: while anybody holds a chunk, a new worker gives them a moment."""
+    eternity = 1e9
+    assert sweeping.grace_left(archive_db, eternity) == 0
+    ledger.register(archive_db, make_images(2))
+    start_one(archive_db)
+
+    assert sweeping.grace_left(archive_db, eternity) > 0
+    assert sweeping.grace_left(archive_db, lease_seconds=-3) == 0
+
+
 def test_two_living_workers_never_have_the_same_name(archive_db: Connection, database_url: str) -> None:
     """A second worker of a host gets the next number, and the first's when that one is gone."""
     first = connect(database_url, application_name="worker")

@@ -1,12 +1,14 @@
 """What a worker process does with chunks and leases, on a real ledger; only the pictures are left out."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import psycopg
 import pytest
+from psycopg import sql
 
 from lookalike import archive, books, ledger, sweeping
 from lookalike.database import Connection, connect, make_pool
@@ -16,7 +18,7 @@ from tests.conftest import embedded_settings
 from tests.factories import TINY, checksum, make_images, unit_vector
 from tests.servers import wait_until
 from workers.appearance import Glimpse
-from workers.embedder import Embedder, Turns
+from workers.embedder import WATCHDOG_SECONDS, Embedder, Turns
 from workers.gauges import STAGES, Gauges
 from workers.pipeline import Encoding, Work
 
@@ -167,6 +169,54 @@ def test_a_chunk_that_starts_while_the_worker_stops_is_given_back(
     assert connection.execute(
         "select count(*) filter (where state = 'pending'), max(crashes) from chunks"
     ).fetchone() == (4, 0)
+
+
+def test_a_database_may_be_away_for_longer_than_all_patience(
+    settings: Settings, connection: Connection, database_url: str, server_url: str, pipeline: Pipeline
+) -> None:
+    """A chunk that was encoded meanwhile is stored when the database is back, many leases later; it has not crashed."""
+    settings = settings.model_copy(update={"lease_seconds": 0.05})
+    archive.add_encoder(connection, TINY, chunk_size=4)
+    ledger.register(connection, make_images(4), chunk_size=4)
+    (claim,) = ledger.lease(connection, "tiny", "backfill", 10, 60)
+    calibration = archive.load_calibration(connection, "tiny")
+    name = sql.Identifier(connection.info.dbname)
+    with (
+        connect(server_url, application_name="test") as admin,
+        make_pool(database_url, application_name="worker pool", max_size=4) as pool,
+    ):
+        embedder = Embedder(settings, "host.7", pool, pipeline, calibration, lambda _: [])  # type: ignore[arg-type]
+        thread = embed_in_thread(embedder, claim)
+        wait_until(lambda: pipeline.submitted == 1, 10)
+        admin.execute(sql.SQL("alter database {} allow_connections false").format(name))
+        admin.execute("select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s",
+                      [connection.info.dbname])  # fmt: skip
+        pipeline.let_go.set()
+        thread.join(20 * settings.lease_seconds)
+        assert thread.is_alive()
+        admin.execute(sql.SQL("alter database {} allow_connections true").format(name))
+        thread.join(60)
+
+    with connect(database_url, application_name="test") as again:
+        assert books.count_books(again, "tiny") == books.Books(4, 4, 0, 0, 0)
+        assert again.execute("select max(crashes) from chunks").fetchone() == (0,)
+
+
+def test_a_worker_that_waits_for_the_database_does_not_hang(
+    embedder: Embedder, pipeline: Pipeline, connection: Connection, database_url: str
+) -> None:
+    """The watchdog counts no time for which the database was away."""
+    lifeline = connect(database_url, application_name="worker lifeline")
+    (claim,) = ledger.lease(connection, "tiny", "backfill", 10, 60, batch=1)
+    thread = embed_in_thread(embedder, claim)
+    wait_until(lambda: pipeline.submitted == 1, 10)
+    held = embedder._held[claim.chunk]
+    held.since -= 2 * WATCHDOG_SECONDS
+    lifeline.close()
+    with embedder.beat(lifeline, database_url):
+        assert time.monotonic() - held.since < 10
+    pipeline.let_go.set()
+    thread.join(10)
 
 
 def is_running(connection: Connection) -> bool:

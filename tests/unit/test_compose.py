@@ -80,10 +80,38 @@ def test_servers_are_not_open_to_the_network(services: dict[str, dict]) -> None:
 
 
 def test_volumes_hold_what_must_last(services: dict[str, dict]) -> None:
-    """The database (from version 18 on, one folder higher than before) and the queue survive their containers."""
+    """The database (from version 18 on, one folder higher than before), the queue and downloads survive."""
     assert services["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
     assert services["valkey"]["volumes"] == ["valkey:/data"]
-    assert set(yaml.safe_load(COMPOSE.read_text())["volumes"]) == {"postgres", "valkey"}
+    assert set(yaml.safe_load(COMPOSE.read_text())["volumes"]) == {"postgres", "valkey", "cache"}
+    assert services["worker"]["volumes"] == ["cache:/home/lookalike/.cache"]
+
+
+def test_containers_of_ours_can_neither_be_written_to_nor_gain_rights(services: dict[str, dict]) -> None:
+    """Read-only but for /tmp and volumes, without any capability; and all that ends is started again."""
+    ours = {name: service for name, service in services.items() if "build" in service}
+    for service in ours.values():
+        assert service["read_only"] is True
+        assert service["tmpfs"] == ["/tmp"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+    restarts = {name: service["restart"] for name, service in services.items()}
+    assert restarts == dict.fromkeys(services, "unless-stopped") | {"migrate": "no"}
+
+
+def test_containers_say_whether_they_are_at_work(services: dict[str, dict]) -> None:
+    """Their health is what `lookalike ready` says, which has less time than lies between two checks."""
+    checks = {
+        name: service["healthcheck"]
+        for name, service in services.items()
+        if "build" in service and name != "migrate"
+    }
+    assert {name: check["test"] for name, check in checks.items()} == {
+        "orchestrator": ["CMD", "lookalike", "ready", "orchestrator"],
+        "worker": ["CMD", "lookalike", "ready", "worker"],
+        "worker-gpu": ["CMD", "lookalike", "ready", "worker"],
+    }
+    assert {(check["timeout"], check["interval"]) for check in checks.values()} == {("20s", "30s")}
 
 
 def test_dockerfiles_named_in_the_compose_file_exist(services: dict[str, dict]) -> None:

@@ -1,6 +1,9 @@
 """Devices: precision, memory, errors and batch sizes, through the same calls on a CPU and with errors as CUDA's."""
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +25,7 @@ from workers.network.choosing import choose_forward
 from workers.network.probe import available_memory, fits, largest_fitting_size, smallest_good_size
 from workers.network.runtime import HALF_PRECISIONS, TorchForward, is_out_of_memory
 
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 LITE = find_encoder("efficientnet-lite0")
 OUT_OF_MEMORY = [
@@ -155,6 +159,26 @@ def test_half_precision_is_taken_where_it_says_the_same(monkeypatch):
     for factor, expected in ((1.0, "float16"), (1e6, "bfloat16"), (float("1e39"), "float32")):
         network = Network(Scaled(factor), None).eval()
         assert choose_forward(LITE, network, CPU).name == expected
+
+
+def test_onnx_runtime_tells_nobody_of_its_use(tmp_path: Path) -> None:
+    """A process that loads an encoder on it leaves no device id and no queue of events in the user's home."""
+    code = (
+        "import sys; from lookalike.settings import Settings; from workers.network import load_encoder;"
+        "print(load_encoder('efficientnet-lite0', Settings(_env_file=None, device='cpu')).runtime)"
+    )
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+    }
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("onnxruntime")
+    assert [path for path in tmp_path.rglob("*") if "onnxruntime" in path.name] == []
 
 
 def test_a_way_that_fails_is_passed_over_and_logged(monkeypatch, caplog):

@@ -1,6 +1,7 @@
 """Chooses how an encoder runs on its device: the fastest way that says the same as plain float32."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
@@ -94,6 +95,8 @@ def _compiled(
 
 
 def _by_onnx_runtime(spec: EncoderSpec, network: Network) -> Forward | None:
+    # Builds of 2026 tell Microsoft of their use, from their import on; what an archive does is nobody else's business.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         from workers.network.onnx_forward import OnnxForward, UnsupportedLayerError
     except ImportError as error:
