@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 
 from lookalike import archive
+from lookalike.contract import check_contract
 from lookalike.database import Connection, connect
 from lookalike.encoders import find_encoder
 from lookalike.errors import ServiceError
@@ -21,8 +22,17 @@ class Session:
     endpoints: Endpoints
 
     def connect(self) -> Connection:
-        """A new connection in autocommit mode; starts an embedded server that has died, perhaps elsewhere."""
-        return connect(up(self.settings).database_url, application_name="lookalike")
+        """A new connection in autocommit mode; starts an embedded server that has died, perhaps elsewhere.
+
+        Raises ContractError when the database has become one of another version.
+        """
+        connection = connect(up(self.settings).database_url, application_name="lookalike")
+        try:
+            check_contract(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 def open_session() -> Session:

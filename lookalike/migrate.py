@@ -39,10 +39,10 @@ def migrate(database_url: str, folder: Path | None = None) -> list[str]:
         try:
             _check_server(connection)
             with _lock(connection):
-                before = _pending(connection, folder)
+                before = missing(connection, folder)
                 if before:
                     _run_dbmate(connection, folder)
-                after = _pending(connection, folder)
+                after = missing(connection, folder)
         except psycopg.Error as error:
             raise ServiceError(f"migrations: {describe(error, database_url)}") from None
     return [name for name in before if name not in after]
@@ -52,9 +52,21 @@ def pending(database_url: str, folder: Path | None = None) -> list[str]:
     """Returns the names of the files that are not applied yet, in their order; changes nothing."""
     with connect(database_url, application_name="lookalike migrate") as connection:
         try:
-            return _pending(connection, folder or migrations_folder())
+            return missing(connection, folder)
         except psycopg.Error as error:
             raise ServiceError(f"migrations: {describe(error, database_url)}") from None
+
+
+def missing(connection: Connection, folder: Path | None = None) -> list[str]:
+    """Returns what `pending` does, of a connection that is there already."""
+    applied: set[str] = set()
+    if connection.execute("select to_regclass(%s)", [TABLE]).fetchone() != (None,):
+        applied = {version for (version,) in connection.execute(f"select version from {TABLE}")}  # noqa: S608
+    return [
+        file.name
+        for file in sorted((folder or migrations_folder()).glob("*.sql"))
+        if (version := re.match(r"\d+", file.name)) and version.group() not in applied
+    ]
 
 
 def migrations_folder() -> Path:
@@ -64,17 +76,6 @@ def migrations_folder() -> Path:
         if folder.is_dir():
             return folder
     raise ServiceError("this installation of lookalike has no migrations: install it again")
-
-
-def _pending(connection: Connection, folder: Path) -> list[str]:
-    applied: set[str] = set()
-    if connection.execute("select to_regclass(%s)", [TABLE]).fetchone() != (None,):
-        applied = {version for (version,) in connection.execute(f"select version from {TABLE}")}  # noqa: S608
-    return [
-        file.name
-        for file in sorted(folder.glob("*.sql"))
-        if (version := re.match(r"\d+", file.name)) and version.group() not in applied
-    ]
 
 
 def _check_server(connection: Connection) -> None:
