@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import LiteralString
@@ -19,6 +19,7 @@ import psycopg
 
 from lookalike.database import Connection, connect, describe, redact
 from lookalike.errors import ServiceError
+from lookalike.rights import settle_rights
 
 POSTGRES = 18
 PGVECTOR = (0, 8, 5)  # earlier ones have a security hole, and an HNSW index that vacuum corrupts
@@ -27,8 +28,12 @@ TABLE: LiteralString = "public.schema_migrations"
 LOCK = 0x6C6F6F6B616C696B  # any constant number that nobody else takes: "lookalik"
 
 
-def migrate(database_url: str, folder: Path | None = None) -> list[str]:
+def migrate(
+    database_url: str, folder: Path | None = None, advise: Callable[[str], None] = lambda _: None
+) -> list[str]:
     """Applies what is missing and returns the names of the files it applied, in their order.
+
+    Then settles who owns and may do what; `advise` is told where that takes an administrator.
 
     Safe to be called by several processes at once. Each file is one transaction, unless its first line says
     `transaction:false`. `folder` holds the files, by default those of this version. Raises ServiceError when
@@ -43,6 +48,8 @@ def migrate(database_url: str, folder: Path | None = None) -> list[str]:
                 if before:
                     _run_dbmate(connection, folder)
                 after = missing(connection, folder)
+                if folder == migrations_folder() and (advice := settle_rights(connection)):
+                    advise(advice)
         except psycopg.Error as error:
             raise ServiceError(f"migrations: {describe(error, database_url)}") from None
     return [name for name in before if name not in after]
