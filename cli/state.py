@@ -1,6 +1,6 @@
 """`lookalike status`, `failures` and `retry`: what is done, what is not, and why."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from lookalike.database import Connection
 from lookalike.limits import list_workers
 from lookalike.reasons import Reason
 from orchestrator.progress import list_sources
+from orchestrator.sources.records import without_secrets
 
 # A check is old after so many days, or when the archive has grown by this share since.
 OLD_DAYS = 30
@@ -182,7 +183,9 @@ def failures(
     """Lists failed images with their reasons, the latest first."""
     with open_session().connect() as connection:
         chosen = encoder or search.active_encoder(connection)
-        rows = books.list_failures(connection, chosen, reason, limit)
+        found = books.list_failures(connection, chosen, reason, limit)
+    # A signed address is a key to the image: lists are mailed and pasted.
+    rows = [replace(row, url=without_secrets(row.url)) for row in found]
     if as_json:
         output.print_json({"encoder": chosen, "failures": rows})
     else:

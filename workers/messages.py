@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from lookalike.contract import CONTRACT
 
@@ -16,7 +17,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    chunk: StrictInt
+    chunk: Annotated[StrictInt, Field(ge=1, lt=2**63)]
     lease: UUID
     contract: StrictInt
 
