@@ -82,7 +82,9 @@ def prepare(admin: psycopg.Connection[tuple[object, ...]], name: str) -> None:
     admin.execute("create extension vector")
 
 
-def test_the_main_job_as_program_over_tls(secured: Secured, tmp_path: Path) -> None:
+def test_the_main_job_as_program_over_tls(
+    secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Migrated as owner, run as program, both servers over verified TLS with passwords: images are embedded, a failure
     is listed, and neither output nor logs hold a password or a signature."""
     with redis.Redis.from_url(secured.broker_url) as client:
@@ -93,24 +95,22 @@ def test_the_main_job_as_program_over_tls(secured: Secured, tmp_path: Path) -> N
     rows.append({"key": "signed", "url": f"https://127.0.0.1:1/x.jpg?X-Amz-Signature={SECRET}"})
     (tmp_path / "images.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
-    owner = Lookalike(tmp_path, secured.owner_url, secured.broker_url)
-    said = [owner.run("migrate", "--json")]
-    system = Lookalike(tmp_path, secured.app_url, secured.broker_url, LOOKALIKE_TRIES="1")
-    said.append(system.run("run", "images.jsonl", "--json"))
-    counted = json.loads(said[-1].stdout)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BROKER_URL", secured.broker_url)
+    monkeypatch.setenv("DATABASE_URL", secured.owner_url)
+    assert run_in_process(["migrate"], monkeypatch) == 0
+    done = Lookalike(tmp_path, secured.app_url, secured.broker_url, LOOKALIKE_TRIES="1").run(
+        "run", "images.jsonl", "--json"
+    )
+    counted = json.loads(done.stdout)
     assert {name: counted[name] for name in ("done", "failed", "open", "complete", "failures")} == {
         "done": 6, "failed": 1, "open": 0, "complete": True, "failures": {"unreachable": 1},
     }  # fmt: skip
-    for words in (
-        ["audit", "--json"],
-        ["failures"],
-        ["failures", "--json"],
-        ["status"],
-        ["services", "status", "--json"],
-    ):
-        said.append(system.run(*words))
-    text = "".join(one.stdout + one.stderr for one in said)
-    text += "".join(log.read_text() for log in tmp_path.glob("*.log"))
+    monkeypatch.setenv("DATABASE_URL", secured.app_url)
+    for words in (["audit"], ["failures"], ["failures", "--json"], ["services", "status", "--json"]):
+        assert run_in_process(words, monkeypatch) == 0
+    said = capfd.readouterr()
+    text = said.out + said.err + done.stdout + done.stderr + (tmp_path / "worker.log").read_text()
     assert [secret for secret in secured.secrets if secret in text] == []
 
 

@@ -1,10 +1,13 @@
 """The three roles on a real server: each does its work with its own login, and is refused whatever goes beyond it."""
 
 import itertools
+import os
 import secrets
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -20,6 +23,7 @@ from lookalike.images import Removal
 from lookalike.ledger import RetryPolicy
 from lookalike.migrate import migrate, migrations_folder
 from lookalike.rights import settle_rights
+from lookalike.servers import Postgres
 from tests.factories import TINY, make_images, make_vectors
 
 IMAGES = 24
@@ -69,7 +73,7 @@ def embed(connection: Connection) -> None:
         ledger.finish(connection, chunk, make_vectors(chunk.images, connection), [], RetryPolicy(1, 1))
 
 
-def refused(connection: Connection, statements: Sequence[str]) -> list[str]:
+def not_refused(connection: Connection, statements: Sequence[str]) -> list[str]:
     """Those of these statements that are not refused for lack of rights."""
     passed = []
     for statement in statements:
@@ -143,7 +147,7 @@ def test_an_index_takes_the_owner(app: Connection, app_url: str, server_url: str
 
 def test_programs_cannot_overstep(app: Connection) -> None:
     """lookalike_app changes rows, and neither the schema, nor what migrations wrote, nor anybody's rights."""
-    assert not refused(
+    assert not not_refused(
         app,
         [
             "create table lookalike.mine ()",
@@ -229,7 +233,7 @@ def test_an_analyst_reads_results(app: Connection, analyst_url: str) -> None:
 def test_an_analyst_cannot_overstep(app: Connection, analyst_url: str) -> None:
     """Nothing is written, and how the work is organised stays hidden: leases, workers, positions of sources."""
     with closing(connect(analyst_url, application_name="analyst")) as analyst:
-        assert not refused(
+        assert not not_refused(
             analyst,
             [
                 "select * from chunks",
@@ -281,3 +285,30 @@ def test_a_login_that_may_not_settle_rights_is_told_whom_to_ask(server_url: str,
             advice = settle_rights(connection)
         assert advice is not None
         assert f'grant lookalike_owner to "{conninfo_to_dict(url)["user"]}"' in advice
+
+
+def test_compose_gives_each_program_its_login(server_url: str, database_url: str) -> None:
+    """The script that Postgres runs in docker-compose.yml makes two logins, twice over without harm: a worker cannot
+    become the owner, the orchestrator can."""
+    address = conninfo_to_dict(database_url)
+    password = "a 'password' with \"quotes\" and \\"
+    environment = {
+        "PATH": f"{Postgres(Path()).program().parent}:{os.environ['PATH']}",
+        **{f"PG{name.upper()}": str(address[name]) for name in ("host", "port", "password", "sslmode")},
+        "POSTGRES_USER": str(address["user"]),
+        "POSTGRES_DB": str(address["dbname"]),
+        "PROGRAMS_PASSWORD": password,
+    }
+    script = Path(__file__).parents[2] / "infra" / "postgres" / "logins.sh"
+    try:
+        for _ in range(2):
+            subprocess.run(["/bin/sh", script], env=environment, check=True)
+        for login, may in (("worker", False), ("orchestrator", True)):
+            url = make_conninfo(database_url, user=login, password=password)
+            with connect(url, application_name="test") as connection:
+                connection.execute("insert into images (key, url) values (current_user, 'file:///x')")
+                assert not_refused(connection, ["create table lookalike.mine ()"]) == []
+                assert bool(not_refused(connection, ["set local role lookalike_owner"])) == may
+    finally:
+        with psycopg.connect(server_url, autocommit=True) as admin:
+            admin.execute("drop role if exists orchestrator, worker")
