@@ -1,7 +1,7 @@
 """Who may do what in the database: settled after every migration, so that what it made belongs to the right role.
 
 Three roles without logins: `lookalike_owner` owns the schema and migrates it, `lookalike_app` is what orchestrator,
-workers and commands are, `analyst` reads results. docs/security.md shows how logins are put into them.
+workers and commands are, `analyst` reads results. docs/access.md shows how logins are put into them.
 """
 
 from psycopg.rows import scalar_row

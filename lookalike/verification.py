@@ -1,6 +1,6 @@
 """Verifies stored vectors one by one: their dimension, numbers, length, checksum, and their code, computed anew.
 
-In numpy, which takes a fortieth of the time of code_of() in SQL, and gives the same bits. It writes nothing.
+In numpy, which takes a fiftieth of the time of code_of() in SQL, and gives the same bits. It writes nothing.
 """
 
 from collections.abc import Iterator, Sequence

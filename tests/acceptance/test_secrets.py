@@ -68,7 +68,7 @@ def secured(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def prepare(admin: psycopg.Connection[tuple[object, ...]], name: str) -> None:
-    """What an administrator does once; docs/security.md has it."""
+    """What an administrator does once; docs/access.md has it."""
     for role in ("lookalike_owner", "lookalike_app", "analyst"):
         if admin.execute("select to_regrole(%s)", [role]).fetchone() == (None,):
             admin.execute(f"create role {role} nologin".encode())
