@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from cli import deletion, output, search, state, work
+from cli.audit import audit
 from cli.clusters import clusters_app
 from cli.duplicates import duplicates_app
 from cli.encoders import encoders_app
@@ -36,7 +37,7 @@ for command in (
     work.worker,
     ready,
     state.status,
-    state.audit,
+    audit,
     state.failures,
     state.retry,
     deletion.delete,

@@ -48,8 +48,11 @@ def _print_services() -> None:
 def migrate(as_json: Json = False) -> None:
     """Brings the database to this version of lookalike. Safe to repeat and to run twice at once."""
     settings = load_settings()
-    applied = apply_migrations(services.up(settings).database_url)
+    advice: list[str] = []
+    applied = apply_migrations(services.up(settings).database_url, advise=advice.append)
     if as_json:
-        output.print_json({"applied": applied})
+        output.print_json({"applied": applied, "advice": advice})
     else:
         print("\n".join(f"applied {name}" for name in applied) or "nothing to apply")
+        for line in advice:
+            output.errors.print(line, highlight=False, soft_wrap=True)

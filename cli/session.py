@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 
 from lookalike import archive
+from lookalike.contract import check_contract
 from lookalike.database import Connection, await_connection, connect
 from lookalike.encoders import find_encoder
 from lookalike.errors import ServiceError
@@ -22,8 +23,17 @@ class Session:
     endpoints: Endpoints
 
     def connect(self, application_name: str = "lookalike") -> Connection:
-        """A new connection in autocommit mode; starts an embedded server that has died, perhaps elsewhere."""
-        return connect(up(self.settings).database_url, application_name=application_name)
+        """A new connection in autocommit mode; starts an embedded server that has died, perhaps elsewhere.
+
+        Raises ContractError when the database has become one of another version.
+        """
+        connection = connect(up(self.settings).database_url, application_name=application_name)
+        try:
+            check_contract(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 def open_session(stop: threading.Event | None = None) -> Session:

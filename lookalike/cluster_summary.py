@@ -76,9 +76,7 @@ def _delete(connection: Connection, of: Of, analysis: int) -> None:
     try:
         with connection.transaction():
             connection.execute(QUERIES["wait_briefly"])
-            connection.execute(
-                sql.SQL(QUERIES["drop_partition"]).format(partition=partition_of(of, analysis))
-            )
+            connection.execute(QUERIES["drop_partition"], {"of": of, "analysis": analysis})
             connection.execute(QUERIES["delete_clustering"], {"analysis": analysis})
     except LockNotAvailable:
         log.info("clustering %d is read still: it is deleted later", analysis)

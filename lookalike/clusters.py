@@ -15,14 +15,12 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 from pgvector import Vector
-from psycopg import sql
 from psycopg.rows import class_row, scalar_row
 
 from lookalike import analyses, cluster_summary
 from lookalike.analyses import Analysis, TurnedVectors
 from lookalike.centres import as_distance, assign, find_dense, require_faiss, train
 from lookalike.cluster_samples import QUERIES, Item, Items, Of, Table, draw, find_table, read
-from lookalike.cluster_summary import members_of, partition_of
 from lookalike.errors import ConfigurationError, UnknownClusterError
 from lookalike.ledger import ChunkImage
 
@@ -172,13 +170,7 @@ def _prepare(connection: Connection, number: int, planned: Plan) -> None:
         copy.set_types(["int8", "int4", "vector"])
         for row, centre in enumerate(planned.centres):
             copy.write_row((number, row, Vector(centre)))
-    names = {
-        "members": members_of(wish.of),
-        "partition": partition_of(wish.of, number),
-        "analysis": sql.Literal(number),
-    }
-    for query in ("make_partition", "attach_partition"):
-        connection.execute(sql.SQL(QUERIES[query]).format(**names))
+    connection.execute(QUERIES["make_partition"], {"of": wish.of, "analysis": number})
     if planned.assigned is not None:
         _write(connection, number, find_table(connection, planned.encoder), planned.assigned)
 

@@ -127,6 +127,8 @@ def mask(url: str) -> str:
     """Returns a URL or `key=value` string (also a broken one) with the passwords in it replaced by ***."""
     # Up to the last @: a password that should have been quoted is hidden in full, at the cost of some host.
     url = re.sub(r"(\b[a-z][\w+.-]*://[^:/?#@\s]*):\S*@", r"\1:***@", url, flags=re.IGNORECASE)
+    # What was to be one and lacks its scheme or a slash.
+    url = re.sub(r"(?<!\S)(?!\S*://)([^\s:]*):\S*@", r"\1:***@", url)
     return re.sub(r"\b((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'?|[^\s&']+)", r"\1***", url)
 
 

@@ -3,6 +3,7 @@
 LookalikeError
 ├── ConfigurationError      a setting is missing or wrong
 ├── ServiceError            a database, broker or embedded server is not there
+├── ContractError           program and database are of versions that do not fit
 ├── SourceError             a source of images cannot be read at all
 ├── UnknownEventError       a message of a queue is of no known kind
 ├── UnknownImageError       no image has this key, or it has no vector
@@ -32,6 +33,10 @@ class ConfigurationError(LookalikeError):
 
 class ServiceError(LookalikeError):
     """A service that lookalike needs cannot be reached."""
+
+
+class ContractError(LookalikeError):
+    """This program and the database are of versions that do not fit."""
 
 
 class SourceError(LookalikeError):

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import LiteralString
@@ -19,6 +19,7 @@ import psycopg
 
 from lookalike.database import Connection, connect, describe, redact
 from lookalike.errors import ServiceError
+from lookalike.rights import settle_rights
 
 POSTGRES = 18
 PGVECTOR = (0, 8, 5)  # earlier ones have a security hole, and an HNSW index that vacuum corrupts
@@ -27,8 +28,12 @@ TABLE: LiteralString = "public.schema_migrations"
 LOCK = 0x6C6F6F6B616C696B  # any constant number that nobody else takes: "lookalik"
 
 
-def migrate(database_url: str, folder: Path | None = None) -> list[str]:
+def migrate(
+    database_url: str, folder: Path | None = None, advise: Callable[[str], None] = lambda _: None
+) -> list[str]:
     """Applies what is missing and returns the names of the files it applied, in their order.
+
+    Then settles who owns and may do what; `advise` is told where that takes an administrator.
 
     Safe to be called by several processes at once. Each file is one transaction, unless its first line says
     `transaction:false`. `folder` holds the files, by default those of this version. Raises ServiceError when
@@ -39,10 +44,12 @@ def migrate(database_url: str, folder: Path | None = None) -> list[str]:
         try:
             _check_server(connection)
             with _lock(connection):
-                before = _pending(connection, folder)
+                before = missing(connection, folder)
                 if before:
                     _run_dbmate(connection, folder)
-                after = _pending(connection, folder)
+                after = missing(connection, folder)
+                if folder == migrations_folder() and (advice := settle_rights(connection)):
+                    advise(advice)
         except psycopg.Error as error:
             raise ServiceError(f"migrations: {describe(error, database_url)}") from None
     return [name for name in before if name not in after]
@@ -52,9 +59,21 @@ def pending(database_url: str, folder: Path | None = None) -> list[str]:
     """Returns the names of the files that are not applied yet, in their order; changes nothing."""
     with connect(database_url, application_name="lookalike migrate") as connection:
         try:
-            return _pending(connection, folder or migrations_folder())
+            return missing(connection, folder)
         except psycopg.Error as error:
             raise ServiceError(f"migrations: {describe(error, database_url)}") from None
+
+
+def missing(connection: Connection, folder: Path | None = None) -> list[str]:
+    """Returns what `pending` does, of a connection that is there already."""
+    applied: set[str] = set()
+    if connection.execute("select to_regclass(%s)", [TABLE]).fetchone() != (None,):
+        applied = {version for (version,) in connection.execute(f"select version from {TABLE}")}  # noqa: S608
+    return [
+        file.name
+        for file in sorted((folder or migrations_folder()).glob("*.sql"))
+        if (version := re.match(r"\d+", file.name)) and version.group() not in applied
+    ]
 
 
 def migrations_folder() -> Path:
@@ -64,17 +83,6 @@ def migrations_folder() -> Path:
         if folder.is_dir():
             return folder
     raise ServiceError("this installation of lookalike has no migrations: install it again")
-
-
-def _pending(connection: Connection, folder: Path) -> list[str]:
-    applied: set[str] = set()
-    if connection.execute("select to_regclass(%s)", [TABLE]).fetchone() != (None,):
-        applied = {version for (version,) in connection.execute(f"select version from {TABLE}")}  # noqa: S608
-    return [
-        file.name
-        for file in sorted(folder.glob("*.sql"))
-        if (version := re.match(r"\d+", file.name)) and version.group() not in applied
-    ]
 
 
 def _check_server(connection: Connection) -> None:

@@ -1,4 +1,5 @@
-"""The task queue: Celery over Redis or Valkey. It only carries messages (a chunk and its lease) and may lose them.
+"""The task queue: Celery over Redis or Valkey. It only carries messages (a chunk, its lease, our
+contract) and may lose them.
 
 Settings and figures behind each choice: worker pools, redelivery and priorities of kombu's Redis transport. A chunk
 waits in the queue of its encoder and lane, so that workers with different networks never take each other's work.
@@ -12,6 +13,7 @@ from celery import Celery
 from kombu import Queue
 from kombu.transport.virtual import QoS
 
+from lookalike.contract import CONTRACT
 from lookalike.ledger import LANES, Lane, Lease
 
 TASK = "lookalike.embed"
@@ -84,7 +86,7 @@ def publish(app: Celery, encoder: str, lane: Lane, claims: Iterable[Lease]) -> N
         for claim in claims:
             app.send_task(
                 TASK,
-                args=[claim.chunk, str(claim.lease)],
+                args=[claim.chunk, str(claim.lease), CONTRACT],
                 queue=queue,
                 producer=producer,
                 retry=False,

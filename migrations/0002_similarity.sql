@@ -1,5 +1,7 @@
 -- migrate:up
 set search_path to lookalike, public;
+-- Loads the library: only then may somebody who is no superuser name its settings, as the functions below do.
+select '[1]'::vector;
 
 create type neighbour as (
     rank integer, image text, distance real, work text, title text, licence text, url text

@@ -1,5 +1,7 @@
 -- migrate:up
 set search_path to lookalike, public;
+-- Loads the library: only then may somebody who is no superuser name its settings, as the functions below do.
+select '[1]'::vector;
 
 -- What more the catalogue may say of an image --------------------------------------------------------------------------
 

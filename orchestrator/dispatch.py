@@ -15,6 +15,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 
 from lookalike import books, index, ledger, sweeping
+from lookalike.contract import check_contract
 from lookalike.errors import ServiceError
 from lookalike.queue import Broker, publish
 from lookalike.settings import Settings
@@ -88,7 +89,11 @@ class Dispatcher:
         return answer
 
     def sweep(self) -> None:
-        """Gives back what crashed workers held and what the broker lost."""
+        """Gives back what crashed workers held and what the broker lost.
+
+        Raises ContractError when the database has been migrated for another version meanwhile.
+        """
+        check_contract(self.connection)
         if self.broker.was_wiped():
             lost = sweeping.give_back_queued(self.connection, None, None, QUEUED_SECONDS)
             if lost:

@@ -94,7 +94,8 @@ def template_database(server_url: str) -> str:
     return TEMPLATE
 
 
-def _new_database(server_url: str, template: str) -> Iterator[str]:
+def new_database(server_url: str, template: str) -> Iterator[str]:
+    """Makes a database from a template, yields its address, and drops it."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(
@@ -111,13 +112,13 @@ def _new_database(server_url: str, template: str) -> Iterator[str]:
 @pytest.fixture
 def database_url(server_url: str, template_database: str) -> Iterator[str]:
     """The address of a migrated, empty database of this test."""
-    yield from _new_database(server_url, template_database)
+    yield from new_database(server_url, template_database)
 
 
 @pytest.fixture
 def bare_database_url(server_url: str) -> Iterator[str]:
     """The address of a database of this test that is not migrated."""
-    yield from _new_database(server_url, "template0")
+    yield from new_database(server_url, "template0")
 
 
 @pytest.fixture

@@ -5,28 +5,17 @@ Importing this module does nothing; reading `app` from it, as Celery does, reads
 
 import logging
 from typing import Any
-from uuid import UUID
 
-import psycopg
 from celery import Celery, Task, signals
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lookalike.errors import LookalikeError
 from lookalike.queue import TASK, make_app, queue_name
 from lookalike.services import up
 from lookalike.settings import Settings, load_settings
 from workers.embedder import Embedder, start_embedder
+from workers.messages import read_message
 
 log = logging.getLogger(__name__)
-
-
-class Message(BaseModel):
-    """All that a message may hold."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    chunk: int
-    lease: UUID
 
 
 def __getattr__(name: str) -> Celery:
@@ -43,11 +32,9 @@ def worker_app(settings: Settings) -> Celery:
 
     suspects = queue_name(settings.encoder, "suspect")
 
-    def embed(task: Task, chunk: object, lease: object) -> None:
-        try:
-            message = Message.model_validate({"chunk": chunk, "lease": lease})
-        except ValidationError:
-            log.warning("a message that is not ours was dropped")
+    def embed(task: Task, *words: object) -> None:
+        message = read_message(words)
+        if message is None:
             return
         alone = task.request.delivery_info.get("routing_key") == suspects
         running[0].embed(message.chunk, message.lease, alone)
@@ -57,8 +44,6 @@ def worker_app(settings: Settings) -> Celery:
             running.append(start_embedder(settings, endpoints))
         except LookalikeError as error:
             raise SystemExit(f"lookalike worker: {error}") from None
-        except psycopg.errors.UndefinedTable:
-            raise SystemExit("lookalike worker: run `lookalike migrate` on this database first") from None
         except Exception:
             # Celery would log it and go on: a worker without an encoder, which takes messages and drops them.
             log.exception("the worker cannot start")

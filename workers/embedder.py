@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
@@ -27,12 +27,14 @@ from tenacity.stop import stop_base
 
 from lookalike import analyses, archive, ledger, limits, sweeping
 from lookalike.calibration import Calibration
+from lookalike.contract import check_contract
 from lookalike.database import await_connection, connect, is_away, make_pool
 from lookalike.encoders import find_encoder
-from lookalike.errors import LostLeaseError
+from lookalike.errors import ContractError, LostLeaseError
 from lookalike.hosts import SharedHosts
 from lookalike.kinds import KINDS
 from lookalike.ledger import Chunk, Lease
+from lookalike.migrate import missing
 from lookalike.services import Endpoints
 from lookalike.settings import Settings
 from workers.fetch import Fetcher
@@ -47,6 +49,9 @@ Result = TypeVar("Result")
 # A chunk that takes so long hangs: the process leaves, the lease expires, the chunk counts as crashed.
 WATCHDOG_SECONDS = 1800.0
 EXIT_HUNG = 70
+# The database was migrated for another version: the process gives back what it holds, within so long, and leaves.
+EXIT_CONTRACT = 76
+GIVE_BACK_SECONDS = 10.0
 # A heartbeat that did not come through is tried again so soon.
 HEARTBEAT_RETRY_SECONDS = 5.0
 # A stopping worker looks up so often from its wait for a connection.
@@ -119,12 +124,16 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
     """Loads the encoder, checks it, and takes back what a crashed predecessor of the same name held.
 
     Waits for a database that is away. Raises EncoderError, which says what to do: FingerprintError when the encoder
-    gives other vectors than those that the archive was made with.
+    gives other vectors than those that the archive was made with. Raises ContractError when the database is of another
+    version.
     """
     database_url = endpoints.database_url
     spec = find_encoder(settings.encoder)
     encoder = load_encoder(spec.name, settings)
     lifeline = await_connection(database_url, application_name="lookalike worker")
+    if files := missing(lifeline):
+        raise ContractError(f"the database lacks {len(files)} migrations: run `lookalike migrate` first")
+    check_contract(lifeline)
     archive.add_encoder(lifeline, spec, settings.chunk_size)
     recorded = archive.recorded_fingerprint(lifeline, spec.name, encoder.fingerprint.to_json())
     check_fingerprint(encoder, Fingerprint.from_json(recorded))
@@ -315,6 +324,8 @@ class Embedder:
             try:
                 lifeline = self.beat(lifeline, database_url)
                 pause = self._settings.lease_seconds / 3
+            except ContractError as error:
+                self._leave(error)
             except Exception as error:
                 # Whatever it was: without this thread the worker would lose every chunk, and never know.
                 log.warning("no heartbeat: %s: %s", type(error).__name__, " ".join(str(error).split()))
@@ -336,6 +347,7 @@ class Embedder:
         if any(time.monotonic() - one.since > WATCHDOG_SECONDS for one in held):
             log.critical("a chunk hangs since %d minutes: this process leaves", WATCHDOG_SECONDS // 60)
             os._exit(EXIT_HUNG)
+        check_contract(lifeline)
         ours = ledger.renew(lifeline, [one.claim for one in held], self._settings.lease_seconds)
         with self._lock:
             for one in held:
@@ -364,17 +376,27 @@ class Embedder:
             ),
         )
 
+    def _leave(self, error: ContractError) -> NoReturn:
+        """Ends the process, whose work the database could not take: first, what it holds is given back."""
+        log.critical("%s; this worker leaves", error)
+        self._give_up()
+        until = time.monotonic() + GIVE_BACK_SECONDS
+        while self._held and time.monotonic() < until:
+            time.sleep(0.1)
+        logging.shutdown()
+        os._exit(EXIT_CONTRACT)
+
+    def _give_up(self) -> None:
+        """Cancels all work, so that its chunks are given back."""
+        # First, so that whatever is not yet in the list sees it.
+        self._stopping.set()
+        with self._lock:
+            held = list(self._held.values())
+        for one in held:
+            one.work.cancel()
+
     def stop(self) -> None:
         """Lets chunks under way finish for `stop_seconds`; what is left then is given back. Returns at once."""
-
-        def give_up() -> None:
-            # First, so that whatever is not yet in the list sees it.
-            self._stopping.set()
-            with self._lock:
-                held = list(self._held.values())
-            for one in held:
-                one.work.cancel()
-
-        timer = threading.Timer(self._settings.stop_seconds, give_up)
+        timer = threading.Timer(self._settings.stop_seconds, self._give_up)
         timer.daemon = True
         timer.start()

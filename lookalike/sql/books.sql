@@ -3,8 +3,15 @@
 select name, dimension, active, fingerprint from encoders order by active desc, name
 
 -- name: books
--- Every registered image counted once.
-select registered, done, failed, open, lost from books(%(encoder)s)
+-- Every registered image counted once, and what else is wrong: images with a vector and a failure of one content, and
+-- what the latest audit found but did not repair. What the audit counts anew each time is left to these figures.
+select b.registered, b.done, b.failed, b.open, b.lost, (
+        select count(*) from failures f join {vectors} v on v.image_id = f.image_id and v.revision = f.revision
+        where f.encoder = %(encoder)s) + coalesce((
+        select sum(f.found - f.repaired) from audit_findings f
+        where f.audit = (select id from audits where encoder = %(encoder)s and ended_at is not null order by id desc limit 1)
+          and f.fault not in ('lost', 'outdated', 'twice', 'expired_lease')), 0)::bigint as faults
+from books(%(encoder)s) b
 
 -- name: reasons
 -- Failures by reason, most frequent first.
@@ -46,16 +53,3 @@ where i.id = f.image_id and f.encoder = %(encoder)s
   and (%(reasons)s::text[] is null or f.reason = any(%(reasons)s))
   and (%(keys)s::text[] is null or i.key = any(%(keys)s))
 returning f.image_id
-
--- name: stray_vectors
--- Vectors of images that are not registered.
-select count(*) from {vectors} v where not exists (select from images i where i.id = v.image_id)
-
--- name: future_vectors
--- Vectors of a later content than the ledger knows.
-select count(*) from {vectors} v join images i on i.id = v.image_id where v.revision > i.revision
-
--- name: expired_leases
--- Leases that ran out long ago: the sweep is not running.
-select count(*) from chunks where encoder = %(encoder)s and state in ('queued', 'running')
-  and lease_until < now() - interval '5 minutes'

@@ -56,15 +56,11 @@ copy cluster_centres (analysis, number, centre) from stdin (format binary)
 
 -- name: make_partition
 -- Where the members of one clustering will be.
-create table {partition} (like {members} including all)
-
--- name: attach_partition
--- Done in two steps, because this one does not wait for those who read.
-alter table {members} attach partition {partition} for values in ({analysis})
+select make_members(%(of)s, %(analysis)s)
 
 -- name: drop_partition
 -- The members of an old clustering, all at once.
-drop table {partition}
+select drop_members(%(of)s, %(analysis)s)
 
 -- name: select_clustering
 -- A clustering, for those who assign.

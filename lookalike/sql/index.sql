@@ -17,6 +17,20 @@ analyze {vectors}
 -- One build for an encoder at a time: the lock goes with its connection.
 select pg_try_advisory_lock(hashtextextended('lookalike index ' || %(encoder)s, 0))
 
+-- name: owner
+-- Who owns the table of vectors, whether we are that role or in it, and whether we can become it.
+select pg_get_userbyid(c.relowner) as owner, pg_has_role(c.relowner, 'usage') as is_ours,
+    pg_has_role(c.relowner, 'set') as may_be
+from encoders e join pg_class c on c.oid = to_regclass(format('lookalike.%%I', e.vectors)) where e.name = %(encoder)s
+
+-- name: become
+-- For the rest of the connection, or until be_oneself.
+set role {owner}
+
+-- name: be_oneself
+-- The role that one logged in with.
+reset role
+
 -- name: drop_index
 -- Takes an index away without blocking writes.
 drop index concurrently if exists {index}

@@ -128,6 +128,8 @@ def test_address_that_makes_no_sense() -> None:
         (r"host=h password = 'p \' w' dbname=d", "host=h password = *** dbname=d"),
         ("redis://:pw@host:6379/0", "redis://:***@host:6379/0"),
         ("rediss://me:pw@host:6379/0", "rediss://me:***@host:6379/0"),
+        ("postgres//me:pw@host/db", "postgres//me:***@host/db"),
+        ("at :pw@host, port 1: me@host", "at :***@host, port 1: me@host"),
     ],
 )
 def test_mask(address: str, masked: str) -> None:

@@ -172,8 +172,18 @@ def test_wheel_ships_the_migrations(tmp_path: Path) -> None:
     assert wheel["force-include"] == {"migrations": "lookalike/migrations"}
     package = tmp_path / "lookalike"
     package.mkdir()
-    for name in ("__init__.py", "migrate.py", "database.py", "errors.py", "reasons.py"):
-        shutil.copy(CHECKOUT / "lookalike" / name, package)
+    (package / "sql").mkdir()
+    modules = (
+        "__init__.py",
+        "migrate.py",
+        "database.py",
+        "errors.py",
+        "reasons.py",
+        "rights.py",
+        "queries.py",
+    )
+    for name in (*modules, "sql/rights.sql"):
+        shutil.copy(CHECKOUT / "lookalike" / name, package / name)
     (package / "migrations").mkdir()
     found = subprocess.run(
         [sys.executable, "-P", "-c", "from lookalike.migrate import *; print(migrations_folder())"],

@@ -71,17 +71,36 @@ def test_nothing_starts_before_what_it_needs(services: dict[str, dict]) -> None:
 
 
 def test_servers_are_not_open_to_the_network(services: dict[str, dict]) -> None:
-    """Whatever is published is published on loopback, and the password has no default."""
+    """Whatever is published is published on loopback, and passwords have no default."""
     published = [port for service in services.values() for port in service.get("ports", [])]
     assert [port for port in published if not port.startswith("127.0.0.1:")] == []
     passwords = re.findall(r"PASSWORD: (.*)", COMPOSE.read_text())
-    assert len(passwords) == 2
-    assert [password for password in passwords if not password.startswith("${POSTGRES_PASSWORD:?")] == []
+    assert len(passwords) == 4
+    assert [one for one in passwords if not re.match(r"\$\{(POSTGRES|PROGRAMS)_PASSWORD:\?", one)] == []
+
+
+def test_each_program_has_the_login_that_it_needs(services: dict[str, dict]) -> None:
+    """Only what migrates is the administrator of the database, and only it and Postgres know that password."""
+    logins = {
+        name: re.match(r"postgresql://(\w+)@", service["environment"]["DATABASE_URL"])[1]
+        for name, service in services.items()
+        if "DATABASE_URL" in service.get("environment", {})
+    }
+    assert logins == {
+        "migrate": "lookalike",
+        "orchestrator": "orchestrator",
+        "worker": "worker",
+        "worker-gpu": "worker",
+    }
+    told = {
+        name for name, service in services.items() if "{POSTGRES_PASSWORD" in str(service.get("environment"))
+    }
+    assert told == {"postgres", "migrate"}
 
 
 def test_volumes_hold_what_must_last(services: dict[str, dict]) -> None:
     """The database (from version 18 on, one folder higher than before), the queue and downloads survive."""
-    assert services["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
+    assert "postgres:/var/lib/postgresql" in services["postgres"]["volumes"]
     assert services["valkey"]["volumes"] == ["valkey:/data"]
     assert set(yaml.safe_load(COMPOSE.read_text())["volumes"]) == {"postgres", "valkey", "cache"}
     assert services["worker"]["volumes"] == ["cache:/home/lookalike/.cache"]

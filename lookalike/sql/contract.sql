@@ -1,0 +1,3 @@
+-- name: contract
+-- Which contract the database keeps.
+select version from contract

@@ -1,0 +1,43 @@
+"""What a broker's message says to a worker. Whatever is not exactly that changes nothing, and says so in the log."""
+
+import logging
+from collections.abc import Sequence
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
+
+from lookalike.contract import CONTRACT
+
+log = logging.getLogger(__name__)
+
+
+class Message(BaseModel):
+    """All that a message may hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    chunk: Annotated[StrictInt, Field(ge=1, lt=2**63)]
+    lease: UUID
+    contract: StrictInt
+
+
+def read_message(words: Sequence[object]) -> Message | None:
+    """The message in the arguments of a task: chunk, lease, contract. None when it is not for us.
+
+    The contract is the third in every version, so that each can tell the others' messages.
+    """
+    contract = words[2] if len(words) > 2 else 0
+    if isinstance(contract, int) and contract != CONTRACT:
+        older = "this worker" if contract > CONTRACT else "the orchestrator"
+        log.error(
+            "a message of contract %d was left alone, this worker keeps contract %d: upgrade %s;"
+            " the chunk is given to a worker again",
+            *(contract, CONTRACT, older),
+        )
+        return None
+    try:
+        return Message.model_validate(dict(zip(Message.model_fields, words, strict=True)))
+    except ValueError:  # pydantic's, or of too few or too many words
+        log.warning("a message that is not ours was dropped")
+        return None
