@@ -11,6 +11,7 @@ from lookalike.contract import CONTRACT, check_contract
 from lookalike.database import Connection
 from lookalike.errors import ContractError
 from lookalike.queue import Broker, make_app
+from lookalike.services import Endpoints
 from orchestrator.dispatch import Dispatcher
 from tests.conftest import embedded_settings
 from tests.factories import TINY, make_images
@@ -68,7 +69,7 @@ def test_a_database_that_lacks_migrations_is_refused(
     connection.execute("delete from public.schema_migrations where version = '0013'")
     monkeypatch.setattr("workers.embedder.load_encoder", lambda name, settings: None)
     with pytest.raises(ContractError, match="the database lacks 1 migrations: run `lookalike migrate` first"):
-        start_embedder(embedded_settings(tmp_path), database_url)
+        start_embedder(embedded_settings(tmp_path), Endpoints(database_url, "redis://unused"))
 
 
 def test_running_programs_leave_when_the_contract_is_raised(
