@@ -165,8 +165,7 @@ class Gate(Generic[Item]):
                 self._wake.set()
 
     def take(self) -> tuple[Item, Visit]:
-        """Waits until some image may be fetched, and lets it in: an urgent one, else the first that came, of those whose
-        host is ready."""
+        """Waits until some image may be fetched, and lets it in: an urgent one, else the first whose host is ready."""
         with self._changed:
             self._idle += 1
             try:
