@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from lookalike import archive, awaited, deletion, ledger
-from lookalike.awaited import AwaitedManifest
 from lookalike.database import Connection, connect
-from lookalike.images import Image, Removal
+from lookalike.images import AwaitedManifest, Image, Removal
 from lookalike.settings import Settings
 from orchestrator.events.consumer import register
 from orchestrator.events.manifests import SOURCE, read_due
