@@ -9,24 +9,12 @@ from datetime import datetime
 
 from psycopg.rows import class_row, dict_row, scalar_row
 
+from lookalike.images import AwaitedManifest
 from lookalike.ledger import Connection
 from lookalike.queries import load_queries
 from lookalike.reasons import Reason
 
 QUERIES = load_queries("awaited")
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitedManifest:
-    """A manifest that an event has promised: what is there by now is of `version`, or of one that nobody named.
-
-    `identifier` is the archive's own name of what it shows. `as_of` is the time of the event, as in Image.
-    """
-
-    address: str
-    identifier: str
-    version: str | None
-    as_of: str
 
 
 @dataclass(frozen=True, slots=True)

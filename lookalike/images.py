@@ -1,4 +1,4 @@
-"""What a source announces: images, images that are gone, records that it had to refuse, and how far it has got."""
+"""What a source announces: images, images that are gone, manifests to come, records that it refused, how far it is."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,5 +74,18 @@ class Checkpoint:
     lasting: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class AwaitedManifest:
+    """A manifest that an event has promised: what is there by now is of `version`, or of one that nobody named.
+
+    `identifier` is the archive's own name of what it shows. `as_of` is the time of the event, as in Image.
+    """
+
+    address: str
+    identifier: str
+    version: str | None
+    as_of: str
+
+
 Announcement = Image | Refused
-Notice = Announcement | Removal | Checkpoint
+Notice = Announcement | Removal | AwaitedManifest | Checkpoint

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Iterable
 
-from lookalike import deletion, ledger
+from lookalike import awaited, deletion, ledger
 from lookalike.errors import SourceError
-from lookalike.images import Checkpoint, Image, Notice, Refused, Removal
+from lookalike.images import AwaitedManifest, Checkpoint, Image, Notice, Refused, Removal
 from lookalike.settings import Settings
 from orchestrator import progress
 from orchestrator.progress import Begun, Intake
@@ -87,6 +87,7 @@ class _Batches:
         self._position = begun.position if begun else None
         self._counted = Intake()  # since the last flush
         self._batch: list[Image] = []
+        self._awaited: list[AwaitedManifest] = []
         self._since = time.monotonic()
         self._has_checkpoints = False
         self.lasting = False
@@ -109,6 +110,8 @@ class _Batches:
         elif isinstance(notice, Removal):
             self._flush()
             self._counted.deleted += deletion.remove(self._connection, notice)
+        elif isinstance(notice, AwaitedManifest):
+            self._awaited.append(notice)
         else:
             self._has_checkpoints = True
             self._position, self.lasting = notice.position, notice.lasting
@@ -122,6 +125,7 @@ class _Batches:
 
     def _flush(self) -> None:
         with self._connection.transaction():
+            awaited.await_manifests(self._connection, self._awaited)
             registered = ledger.register(
                 self._connection, self._batch, "backfill", self._chunk_size, self._source
             )
@@ -135,5 +139,6 @@ class _Batches:
         self._intake.add(self._counted)
         self._counted = Intake()
         self._batch.clear()
+        self._awaited.clear()
         self._on_batch(self._intake)
         self._since = time.monotonic()

@@ -6,6 +6,7 @@ holds up nobody.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -29,8 +30,6 @@ FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 3600.0
 # A stop that comes while a source is being read is noticed with the next batch; the process does not wait for longer.
 STOP_SECONDS = 5.0
-
-
 # How soon a manifest that is due is asked for.
 MANIFEST_SECONDS = 1.0
 
@@ -62,10 +61,16 @@ def reading(settings: Settings, connect: Callable[[], Connection], sources: Sequ
             thread.join(STOP_SECONDS)
 
 
-def _keep_at(step: Step, connect: Callable[[], Connection], stop: threading.Event) -> None:
+def _keep_at(
+    step: Step,
+    connect: Callable[[], Connection],
+    stop: threading.Event,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
     """Takes a step again and again until it says that it is over. Waits out whatever is away."""
     pause = FIRST_PAUSE
     while not stop.is_set():
+        began = clock()
         try:
             rest = step(connect, stop)
         except _StoppedError:
@@ -74,6 +79,8 @@ def _keep_at(step: Step, connect: Callable[[], Connection], stop: threading.Even
             if not isinstance(error, LookalikeError | psycopg.Error):
                 # Nobody would notice that this thread has ended.
                 log.exception("reading")
+            if clock() - began > LONGEST_PAUSE:
+                pause = FIRST_PAUSE  # it went well for hours: this is another trouble
             log.warning("%s; trying again in %.0f s", " ".join(str(error).split()), pause)
             stop.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)

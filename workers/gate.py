@@ -165,7 +165,7 @@ class Gate(Generic[Item]):
                 self._wake.set()
 
     def take(self) -> tuple[Item, Visit]:
-        """Waits until some image may be fetched, and lets it in: the first that came, of those whose host is ready."""
+        """Waits until some image may be fetched, and lets it in: an urgent one, else the first whose host is ready."""
         with self._changed:
             self._idle += 1
             try:
@@ -277,7 +277,7 @@ class Gate(Generic[Item]):
     def _first_ready(self) -> Line[Item] | None:
         now = time.monotonic()
         ready = [line for _, line in self._crowded.values() if line.may_enter(line.head.cost, now)]
-        return min(ready, key=lambda line: line.head.order, default=None)
+        return min(ready, key=lambda line: line.rank, default=None)
 
     def _let_in(self, line: Line[Item], cost: int) -> Visit:
         return Visit(self, line, cost, line.enter(cost, time.monotonic()))

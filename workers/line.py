@@ -88,6 +88,11 @@ class Line(Generic[Item]):
         """Who is next."""
         return self._urgent[0] if self._urgent else self._others[0]
 
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Its place among the lines: where the next one is urgent first, then as they came."""
+        return not self._urgent, self.head.order
+
     def join(self, waiting: Waiting[Item], urgent: bool) -> None:
         (self._urgent if urgent else self._others).append(waiting)
         self._requests_waiting += waiting.cost

@@ -25,6 +25,9 @@ local function save()
         flat[#flat + 1] = type(value) == 'number' and string.format('%.17g', value) or value
     end
     redis.call('DEL', STATE)
+    if #flat == 0 then
+        return -- as after the memory of this server was wiped: nothing is known of the host
+    end
     redis.call('HSET', STATE, unpack(flat))
     redis.call('EXPIRE', STATE, KEPT)
     redis.call('ZREMRANGEBYSCORE', KNOWN, 0, now - KEPT)

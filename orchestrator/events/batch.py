@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from lookalike.awaited import AwaitedManifest
-from lookalike.images import Image, Refused, Removal
+from lookalike.images import AwaitedManifest, Image, Refused, Removal
 from orchestrator.events.messages import Restored, Statement
 
 

@@ -131,7 +131,9 @@ def register(
     """Does what statements say, in the caller's transaction. Images go ahead of every backfill."""
     batch, intake = combine(statements), Intake()
     intake.refused.update(str(each.reason) for each in batch.refused)
-    # First: a deletion waits for whoever registers, and that must not be ourselves and somebody else like us.
+    # In this order, so that nobody waits in a circle: whoever has read an awaited manifest locks its row, then deletes.
+    awaited.await_manifests(connection, batch.awaited)
+    # A deletion waits for whoever registers, and that must not be ourselves and somebody else like us.
     for removal in batch.removals:
         intake.deleted += deletion.remove(connection, removal)
     images = [replace(image, source=source) for image in batch.images]
@@ -139,5 +141,4 @@ def register(
     if batch.restored:
         for encoder in books.encoder_names(connection):
             books.retry(connection, encoder, settings.chunk_size, keys=batch.restored)
-    awaited.await_manifests(connection, batch.awaited)
     return intake

@@ -13,9 +13,8 @@ from urllib.parse import quote, unquote_plus
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, Field, StringConstraints, ValidationError
 
-from lookalike.awaited import AwaitedManifest
 from lookalike.errors import UnknownEventError
-from lookalike.images import Image, Refused, Removal
+from lookalike.images import AwaitedManifest, Image, Refused, Removal
 from lookalike.settings import Settings
 from orchestrator.sources.objects import Objects
 

@@ -31,7 +31,7 @@ from orchestrator.sources.records import (
     printable,
     without_secrets,
 )
-from orchestrator.sources.web import Web
+from orchestrator.sources.web import Web, fingerprint
 from orchestrator.sources.web_download import downloaded
 
 __all__ = ["QUEUE_SCHEME", "STANDARD_INPUT", "open_source", "read_source", "source_name"]
@@ -87,12 +87,18 @@ def read_source(spec: str, settings: Settings, position: Position | None = None)
 
 
 def source_name(spec: str) -> str:
-    """What the images of a source are filed under: its spec, without passwords and tokens."""
+    """What the images of a source are filed under: its spec, without passwords and tokens.
+
+    Addresses that differ in what is left out of their queries are different sources.
+    """
     if spec == STANDARD_INPUT:
         return "standard input"
     if catalogue.is_catalogue(spec) and "@" not in spec:
         return printable(spec)  # its filters tell one query from another
-    return without_secrets(spec) if re.match(r"https?://", spec, re.IGNORECASE) else printable(spec)
+    if re.match(r"https?://", spec, re.IGNORECASE) is None:
+        return printable(spec)
+    name = without_secrets(spec)
+    return f"{name} ({fingerprint(spec)[:8]})" if "=..." in name else name
 
 
 def _from_web(url: str, settings: Settings, position: Position | None) -> Iterator[Notice]:

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lookalike.errors import SourceError
-from lookalike.images import Checkpoint, Notice, Position, Refused, Removal
+from lookalike.images import AwaitedManifest, Checkpoint, Notice, Position, Refused, Removal
 from lookalike.reasons import Reason
 from orchestrator.sources.discovery_stream import Activity, Spool, collect
 from orchestrator.sources.iiif import Crawl, read_document, refused
 from orchestrator.sources.manifest import Described, Resource
 from orchestrator.sources.records import without_secrets
-from orchestrator.sources.web import Web, fingerprint
+from orchestrator.sources.web import PassingError, Web, fingerprint
 
 
 def read_stream(
@@ -23,7 +23,8 @@ def read_stream(
 
     Manifests and collections that were created, updated or added are read, and their images announced as of
     the activity's time; pages that a manifest has no more, and works that are gone, are Removals. A moved
-    manifest is read in its new place first. What cannot be read or understood is Refused. After each page of
+    manifest is read in its new place first. What cannot be read or understood is Refused; a manifest whose host
+    fails for the moment is awaited like one that an event has promised. After each page of
     the stream comes a lasting Checkpoint. A stream without times (level 0) is read as a whole each time.
     Raises SourceError when a page of the stream cannot be had; nothing has been read then.
     """
@@ -104,6 +105,10 @@ def _manifest(web: Web, address: str, as_of: str | None, gone_from: str) -> Iter
     """Yields the images of a manifest and, when all of it could be read, that no others are of that work."""
     try:
         document = read_document(web, address, Described(work=address, as_of=as_of))
+    except PassingError as error:
+        # The stream will not tell of it again, unless it has no times, and then it is read as a whole.
+        yield AwaitedManifest(address, address, None, as_of) if as_of else refused(address, error)
+        return
     except SourceError as error:
         yield refused(address, error)
         return

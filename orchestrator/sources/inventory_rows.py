@@ -6,7 +6,7 @@ import io
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_plus
@@ -85,11 +85,20 @@ def _csv_row(cells: list[str]) -> Row | None:
         key = unquote_plus(key, errors="surrogateescape")
     counts = latest != "false" and marker != "true"
     try:
-        if modified:
-            datetime.fromisoformat(modified)
-        return Row(key, int(size) if size else None, etag or None, modified or None, counts) if key else None
+        as_of = _moment(modified) if modified else None
+        return Row(key, int(size) if size else None, etag or None, as_of, counts) if key else None
     except ValueError:
         return None
+
+
+def _moment(text: str) -> str:
+    """Returns a time in S3's own form, which Postgres knows; not all that Python reads is. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    try:
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("out of range") from None
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def parquet_batches(file: io.BufferedIOBase, name: str, start: int) -> Iterator[Batch]:
@@ -129,6 +138,9 @@ def _parquet_rows(
 ) -> list[Row | Fault]:
     nothing = [None] * table.num_rows
     columns = [_values(table.column(found[place])) if place >= 0 else nothing for place in places]
+    modified = _COLUMNS.index("lastmodifieddate")
+    if places[modified] >= 0 and not _is_time(table.column(found[places[modified]])):
+        columns[modified] = [_moment_or_none(text) for text in columns[modified]]
     begin = end - table.num_rows
     return [
         Row(key, size, etag, modified, latest not in _FALSE and marker not in _TRUE)
@@ -141,13 +153,25 @@ def _parquet_rows(
 def _values(column: "pyarrow.Array") -> list[Any]:
     """The values as Python's; times as ISO text in UTC, made by Arrow, because datetimes cost ten times as much."""
     import pyarrow
-    from pyarrow import types
 
-    if types.is_timestamp(column.type):
+    if _is_time(column):
         texts = column.cast(pyarrow.timestamp("ms")).cast(pyarrow.string()).to_pylist()
         return [text and text + "Z" for text in texts]
     values: list[Any] = column.to_pylist()
     return values
+
+
+def _is_time(column: "pyarrow.Array") -> bool:
+    from pyarrow import types
+
+    return bool(types.is_timestamp(column.type))
+
+
+def _moment_or_none(value: object) -> str | None:
+    try:
+        return _moment(str(value))
+    except ValueError:
+        return None
 
 
 def _places(columns: list[str], name: str) -> list[int]:

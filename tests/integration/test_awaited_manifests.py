@@ -2,21 +2,23 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lookalike import archive, awaited, ledger
-from lookalike.awaited import AwaitedManifest
-from lookalike.database import Connection
-from lookalike.images import Image
+from lookalike import archive, awaited, deletion, ledger
+from lookalike.database import Connection, connect
+from lookalike.images import AwaitedManifest, Image, Removal
 from lookalike.settings import Settings
+from orchestrator.events.consumer import register
 from orchestrator.events.manifests import SOURCE, read_due
+from orchestrator.progress import Intake
 from tests.conftest import embedded_settings
 from tests.factories import TINY
-from tests.servers import Lookalike, http_server
+from tests.servers import Lookalike, http_server, wait_until
 
 Json = dict[str, Any]
 BEGIN = datetime.now(UTC) - timedelta(hours=1)
@@ -302,3 +304,27 @@ def test_slow_manifests_do_not_hold_up_others(archive_db: Connection, web: Web, 
     assert archive_db.execute("select address, tries from awaited_manifests").fetchall() == [
         (away.address, 1)
     ]
+
+
+def test_event_and_reader_do_not_wait_for_each_other_in_a_circle(
+    archive_db: Connection, database_url: str, web: Web, settings: Settings
+) -> None:
+    """A manifest that is being settled is announced anew, with images: the event waits, and both are committed."""
+    promise(archive_db, web)
+    due = awaited.claim_due(archive_db, 900, 24)
+    assert due is not None
+    again = AwaitedManifest(web.url("b1"), "b1", "v2", datetime.now(UTC).isoformat())
+
+    def announce() -> Intake:
+        with connect(database_url, application_name="event") as other, other.transaction():
+            return register(other, "sqs:q", [Image("a", "http://localhost/a.jpg"), again], settings)
+
+    with ThreadPoolExecutor() as pool:
+        with archive_db.transaction():
+            assert awaited.settle(archive_db, due)
+            event = pool.submit(announce)
+            waits = "select exists (select from pg_locks where not granted)"
+            wait_until(lambda: archive_db.execute(waits).fetchone() == (True,), 10, "the event to wait")
+            deletion.remove(archive_db, Removal(work=due.address))
+        assert event.result(10).registered.new == 1
+    assert awaited.count_awaited(archive_db) == {"awaited": 1, "failed": 0}

@@ -207,6 +207,17 @@ def test_urgent_images_go_first(broker_url: str) -> None:
         assert [path for _, path, _ in server.asked].index("/event") <= before + 1
 
 
+def test_urgent_images_go_before_those_of_other_hosts(broker_url: str) -> None:
+    """A backfill of one host waits for threads, not for its host: an event at another one is next all the same."""
+    with servers(fine, fine, seconds=0.2) as (slow, other):
+        worker = Fetching(broker_url, "a", fetch_threads=2)
+        worker.put(*addresses(slow, 20))
+        wait_until(lambda: len(worker.fetched) >= 2, 10)
+        worker.put(other.url + "/event", urgent=True)
+        wait_until(lambda: other.url + "/event" in worker.fetched, 10)
+        assert len(worker.fetched) <= 10
+
+
 def test_who_waits_in_a_thread_of_its_own_is_let_in(broker_url: str) -> None:
     """Beside images in line; and is told when that takes too long or the host is paused."""
     with watched_server(fine, 0.05) as server:

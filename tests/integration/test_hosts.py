@@ -263,6 +263,17 @@ def test_everything_is_forgotten_in_time(make: Make, broker_url: str) -> None:
     assert ask(hosts, waiting=1).open  # the scripts are sent again
 
 
+def test_a_host_of_which_nothing_is_known_any_more_may_recover(make: Make, broker_url: str) -> None:
+    """Valkey was wiped while a host was paused: that it answers again is no error, and grants come with it."""
+    hosts = make()
+    trouble(hosts)
+    with redis.Redis.from_url(redis_url(broker_url)) as client:
+        client.flushall()
+    demand = Demand(HOST, FREE, 1, 0, 0, 1, 0, 0, probing=False)
+    (grant,), _ = hosts.exchange([HOST], [demand], [])
+    assert (grant.open, grant.pause) == (False, 0)
+
+
 @pytest.mark.parametrize(
     ("url", "host"),
     [

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lookalike import archive, books
+from lookalike import archive, awaited, books
 from lookalike.database import Connection, connect
 from lookalike.errors import SourceError
-from lookalike.images import Checkpoint, Image, Notice, Removal
+from lookalike.images import AwaitedManifest, Checkpoint, Image, Notice, Removal
 from lookalike.settings import Settings
 from orchestrator import intake, progress
 from orchestrator.intake import read_in, take_in
@@ -212,3 +212,12 @@ def test_a_position_of_another_kind_is_ignored(tmp_path: Path) -> None:
     for position in ({}, {"identity": 7, "line": "x"}, {"folder": "/", "behind": "/x"}):
         found = [n for n in read_source(str(source), SETTINGS, position) if isinstance(n, Image)]
         assert len(found) == 3
+
+
+def test_manifests_that_a_source_could_not_read_are_awaited(archived: Connection) -> None:
+    """They are kept with the images around them, for the orchestrator to read."""
+    to_come = AwaitedManifest("http://localhost/m", "m", None, "2026-01-01T00:00:00+00:00")
+    notices: list[Notice] = [*make_images(2), to_come, Checkpoint({"at": 1}, lasting=True)]
+    take_in(archived, "stream", notices, 64, Intake())
+    assert awaited.count_awaited(archived) == {"awaited": 1, "failed": 0}
+    assert archived.execute("select count(*) from images").fetchone() == (2,)

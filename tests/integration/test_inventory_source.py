@@ -84,7 +84,9 @@ def parquet_file(keys: Sequence[str], group: int = 1000, **columns: Any) -> byte
             "is_latest": columns.get("latest", [True] * count),
             "is_delete_marker": columns.get("marker", [False] * count),
             "size": pyarrow.array(columns.get("size", [7] * count), pyarrow.int64()),
-            "last_modified_date": pyarrow.array([moment] * count, pyarrow.timestamp("ms", tz="UTC")),
+            "last_modified_date": columns.get(
+                "modified", pyarrow.array([moment] * count, pyarrow.timestamp("ms", tz="UTC"))
+            ),
             "e_tag": [f"e{number}" for number in range(count)],
             "storage_class": ["STANDARD"] * count,
         }
@@ -330,3 +332,13 @@ def test_parquet_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path, _ = in_folder(tmp_path, {"1": b""}, "Parquet")
     with pytest.raises(SourceError, match=r"pip install 'lookalike\[inventory\]'"):
         read(path)
+
+
+def test_times_as_text(tmp_path: Path) -> None:
+    """In Parquet times may be text; they come in a form that Postgres takes, and nonsense is as no time at all."""
+    texts = ["2026-02-03T04:05:06.000Z", "2026-W06-2", "nonsense", None]
+    data = parquet_file(["1.jpg", "2.jpg", "3.jpg", "4.jpg"], modified=texts)
+    path, document = in_folder(tmp_path, {"1.parquet": data}, "Parquet")
+    seen = datetime.fromtimestamp(int(document["creationTimestamp"]) / 1000, UTC).isoformat()
+    times = [each.as_of for each in read(path) if isinstance(each, Image)]
+    assert times == [MODIFIED, "2026-02-03T00:00:00.000Z", seen, seen]

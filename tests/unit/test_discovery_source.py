@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lookalike.errors import SourceError
-from lookalike.images import Checkpoint, Image, Notice, Position, Refused, Removal
+from lookalike.images import AwaitedManifest, Checkpoint, Image, Notice, Position, Refused, Removal
 from lookalike.settings import Settings
 from orchestrator.sources import open_source, read_source
 from orchestrator.sources.discovery_stream import Activity, Page, Spool
@@ -179,6 +179,18 @@ def test_what_cannot_be_read_removes_nothing(site: Site) -> None:
         ("unreadable_manifest", "html"),
         ("not_found", "none"),
     ]
+
+
+def test_what_cannot_be_read_for_the_moment_is_awaited(site: Site) -> None:
+    """The stream goes on behind a manifest whose host fails: it is asked for later, since no one tells of it again."""
+    address = serve_stream(site, [activity("Update", "m", at(1)), activity("Update", "n", at(2))])
+    site.pages["/m"] = (503, {}, b"busy")
+    site.pages["/n"] = manifest("n", "b")
+    found = notices(address)
+    awaited = [each for each in found if isinstance(each, AwaitedManifest)]
+    assert awaited == [AwaitedManifest(f"{site.url}/m", f"{site.url}/m", None, as_of(1))]
+    assert said(found, site) == [("b", "n", as_of(2)), ("-", "n", as_of(2), "b")]
+    assert last_position(found)["endTime"] == as_of(2)
 
 
 def test_other_streams_additions_and_removals(site: Site) -> None:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from lookalike.awaited import AwaitedManifest
 from lookalike.errors import UnknownEventError
-from lookalike.images import Image, Refused, Removal
+from lookalike.images import AwaitedManifest, Image, Refused, Removal
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from orchestrator.events.batch import combine

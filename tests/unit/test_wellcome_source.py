@@ -238,6 +238,8 @@ def test_queries_are_sources_of_their_own() -> None:
     assert source_name(f"{address}a") == f"{address}a"
     assert "secret" not in source_name("https://h.org/catalogue/v3/works?token=secret")
     assert "secret" not in source_name("https://me:secret@h.org/catalogue/v2/works?workType=a")
+    # A finished source is not read again by the orchestrator: another one must not pass for it.
+    assert source_name("https://h.org/manifest?id=a") != source_name("https://h.org/manifest?id=b")
 
 
 def test_single_records(settings: Settings, site: Site) -> None:
