@@ -4,6 +4,7 @@ LookalikeError
 ├── ConfigurationError      a setting is missing or wrong
 ├── ServiceError            a database, broker or embedded server is not there
 ├── SourceError             a source of images cannot be read at all
+│   └── ForbiddenAddressError   it names an address that outsiders may not have us reach
 ├── UnknownImageError       no image has this key, or it has no vector
 ├── UnknownClusterError     no cluster has this number
 ├── UnknownSetError         no set of unwanted images has this name
@@ -35,6 +36,10 @@ class ServiceError(LookalikeError):
 
 class SourceError(LookalikeError):
     """The source cannot be read."""
+
+
+class ForbiddenAddressError(SourceError):
+    """The address leads into a private network: LOOKALIKE_ALLOW_NETWORKS can allow it."""
 
 
 class UnknownImageError(LookalikeError):

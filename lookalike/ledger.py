@@ -64,13 +64,14 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ChunkImage:
-    """An image as the worker needs it."""
+    """An image as the worker needs it; `outside`: its address is not the operator's own, see Image."""
 
     id: int
     key: str
     url: str
     protocol: Protocol
     revision: int
+    outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def register(
     connection.execute(QUERIES["make_incoming"])
     with connection.transaction():
         with connection.cursor().copy(QUERIES["copy_incoming"]) as copy:
-            copy.set_types(["text"] * len(INCOMING))
+            copy.set_types(["bool" if name == "outside" else "text" for name in INCOMING])
             for image in batch.values():
                 copy.write_row(row_of(image))
         hold_deletions(connection)

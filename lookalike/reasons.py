@@ -31,6 +31,11 @@ class Reason(StrEnum):
     FORBIDDEN = "forbidden", False, "the host refused access (401, 403, no permission)"
     REJECTED = "rejected", False, "the host refused the request (another 4xx, too many redirects)"
     BAD_ADDRESS = "bad_address", False, "the address is malformed or of an unknown kind"
+    FORBIDDEN_ADDRESS = (
+        "forbidden_address",
+        False,
+        "an address from outside that leads into a private network; LOOKALIKE_ALLOW_NETWORKS can allow it",
+    )
     TOO_LARGE = "too_large", False, "more bytes than LOOKALIKE_MAX_BYTES"
     UNREADABLE_SERVICE = (
         "unreadable_service",

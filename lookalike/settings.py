@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lookalike.errors import ConfigurationError
+from lookalike.guard import parse_networks
 
 
 class Settings(BaseSettings):
@@ -68,7 +69,17 @@ class Settings(BaseSettings):
     fetch_timeout: float = Field(60, gt=0, description="seconds for one image, from request to last byte")
     max_bytes: int = Field(512 * 2**20, ge=1, description="largest file that is read")
     max_pixels: int = Field(200_000_000, ge=1, description="largest picture that is decoded")
+    allow_networks: str | None = Field(
+        None,
+        description="networks that addresses from outside may lead to: `10.1.0.0/16,fd00::/8`, `private`: all of them",
+    )
     stop_seconds: float = Field(60, gt=0, description="how long a stopping worker may finish what it holds")
+
+    @field_validator("allow_networks")
+    @classmethod
+    def _are_networks(cls, value: str | None) -> str | None:
+        parse_networks(value)
+        return value
 
 
 def load_settings() -> Settings:

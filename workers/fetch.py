@@ -48,19 +48,28 @@ class Fetcher:
         self._s3 = S3Reader(self._http)
 
     def fetch(
-        self, url: str, protocol: Protocol, shorter_side: int, reserve: Reserve = _reserve_nothing
+        self,
+        url: str,
+        protocol: Protocol,
+        shorter_side: int,
+        reserve: Reserve = _reserve_nothing,
+        *,
+        outside: bool = False,
     ) -> Fetched:
         """Fetches one image.
 
         With protocol "file", `url` is a `file://`, `http(s)://` or `s3://bucket/key` address, or an absolute
         path. With "iiif", it is the base of an image service, which is asked for the smallest picture whose
         shorter side has at least `shorter_side` pixels, if the original has so many. `reserve` is called with numbers
-        of bytes before they are read, and may block until there is room for them.
+        of bytes before they are read, and may block until there is room for them. An address that is not the operator's
+        own comes from `outside`: it may name no file, and leads only where the guard allows.
 
         Raises ImageError with one of the reasons of fetching; THROTTLED carries the seconds the host asked to
         wait.
         """
-        allowance = Allowance(self._limit, time.monotonic() + self._seconds, reserve)
+        allowance = Allowance(self._limit, time.monotonic() + self._seconds, reserve, outside)
+        if outside and url.partition("://")[0].lower() not in ("http", "https", "s3"):
+            raise ImageError(Reason.FORBIDDEN_ADDRESS, "an address from outside names a file of this machine")
         if protocol == "iiif":
             data = self._fetch_iiif(url, shorter_side, allowance)
         else:

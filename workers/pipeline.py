@@ -200,7 +200,9 @@ class Pipeline:
     def _fetch(self, item: Item) -> None:
         image = item.work.images[item.index]
         item.share = self._budget.open()
-        fetched = self._fetcher.fetch(image.url, image.protocol, self._shorter_side, item.share.reserve)
+        fetched = self._fetcher.fetch(
+            image.url, image.protocol, self._shorter_side, item.share.reserve, outside=image.outside
+        )
         item.data, item.checksum = fetched.data, fetched.checksum
 
     def _decode(self, item: Item) -> None:

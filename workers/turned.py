@@ -60,7 +60,8 @@ class TurnedEmbedder:
         preprocessing = self._encoder.preprocessing
         pixels = np.empty((preprocessing.crop, preprocessing.crop, 3), np.uint8)
         try:
-            fetched = self._fetcher.fetch(image.url, image.protocol, math.ceil(preprocessing.resize * MARGIN))
+            side = math.ceil(preprocessing.resize * MARGIN)
+            fetched = self._fetcher.fetch(image.url, image.protocol, side, outside=image.outside)
             decode(fetched.data, preprocessing, pixels, self._settings.max_pixels)
         except ImageError as error:
             log.info("image %s is not compared in other positions: %s", image.key, error)

@@ -73,10 +73,11 @@ def _from_web(url: str, settings: Settings, position: Position | None) -> Iterat
     if table is None:
         yield from iiif.read_url(url, settings)
         return
-    web = Web(settings)
+    web = Web(settings, given=url)
     try:
         with web.stream(url) as stream:
-            yield from tables.read_table(stream, without_secrets(url), url, json_lines=bool(table[1]))
+            rows = tables.read_table(stream, without_secrets(url), url, json_lines=bool(table[1]))
+            yield from web.vouch(rows)
     finally:
         web.close()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeGuard
 
-from lookalike.errors import SourceError
+from lookalike.errors import ForbiddenAddressError, SourceError
 from lookalike.images import Announcement, Refused
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
@@ -27,9 +27,9 @@ def read_url(url: str, settings: Settings) -> Iterator[Announcement]:
     Raises SourceError when the address gives no manifest or collection; inside a collection that is a
     Refused.
     """
-    web = Web(settings)
+    web = Web(settings, given=url)
     try:
-        yield from _Crawl(web).read(web.json(url), url)
+        yield from web.vouch(_Crawl(web).read(web.json(url), url))
     finally:
         web.close()
 
@@ -137,4 +137,6 @@ def _is_embedded(document: object) -> TypeGuard[Resource]:
 
 
 def _refused(address: str, error: SourceError) -> Refused:
-    return Refused(without_secrets(address), Reason.UNREADABLE_MANIFEST, printable(str(error)))
+    forbidden = isinstance(error, ForbiddenAddressError)
+    reason = Reason.FORBIDDEN_ADDRESS if forbidden else Reason.UNREADABLE_MANIFEST
+    return Refused(without_secrets(address), reason, printable(str(error)))

@@ -46,12 +46,14 @@ def announce(
     access: str | None = None,
     content: str | None = None,
     digitised: str | None = None,
+    outside: bool = True,
 ) -> Announcement:
     """Returns the image, or Refused when its key or address cannot be used.
 
     `where` names the record for people. Without a `key` one is made by `key_of_url`. Title, licence and
     access are cleaned of unusable characters and cut at 1,000 characters; what identifies (key, url, work,
-    content) is never altered, but refused. `digitised` is an ISO date, with or without a time.
+    content) is never altered, but refused. `digitised` is an ISO date, with or without a time. Only who
+    knows that the operator gave the address says that it does not come from `outside`.
     """
     key = key or key_of_url(url)
     path = path_of_url(url) if url.startswith("file://") else None
@@ -74,6 +76,7 @@ def announce(
         plain(access),
         content or None,
         digitised=day,
+        outside=outside,
     )
 
 

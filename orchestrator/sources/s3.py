@@ -56,4 +56,4 @@ def _announce(bucket: str, name: str, size: int, etag: str) -> Announcement:
     where = f"s3://{bucket}/{name}"
     if size == 0:
         return Refused(printable(where), Reason.EMPTY, "the object has zero bytes")
-    return announce(where, where, key=f"{bucket}/{name}", content=etag.strip('"'))
+    return announce(where, where, key=f"{bucket}/{name}", content=etag.strip('"'), outside=False)

@@ -1,0 +1,20 @@
+-- migrate:up
+set search_path to lookalike, public;
+
+alter table images add outside boolean not null default false;
+comment on column images.outside is 'Whether its address came from outside: from a document on the web or an event. Workers connect to it only where the guard allows.';
+-- Those that are there already: what a document on the web has announced.
+update images set outside = true where source ~* '^https?://';
+
+alter table workers add refused bigint not null default 0;
+comment on column workers.refused is 'Messages that it dropped since it was started, because no orchestrator of ours writes such.';
+
+insert into reasons (code, transient, meaning) values
+    ('forbidden_address', false, 'an address from outside that leads into a private network; LOOKALIKE_ALLOW_NETWORKS can allow it');
+
+-- migrate:down
+set search_path to lookalike, public;
+delete from failures where reason = 'forbidden_address';
+delete from reasons where code = 'forbidden_address';
+alter table workers drop column refused;
+alter table images drop column outside;
