@@ -31,6 +31,7 @@ from lookalike.encoders import find_encoder
 from lookalike.errors import LostLeaseError, ServiceError
 from lookalike.kinds import KINDS
 from lookalike.ledger import Chunk, Lease
+from lookalike.messages import refusals
 from lookalike.settings import Settings
 from workers.fetch import Fetcher
 from workers.network import Fingerprint, check_fingerprint, load_encoder
@@ -308,6 +309,7 @@ class Embedder:
                 images=reading.images,
                 seconds=reading.seconds,
                 batch_fill=reading.batch_fill,
+                refused=refusals.count,
                 **{f"{stage}_busy": share for stage, share in reading.shares.items()},
             ),
         )
