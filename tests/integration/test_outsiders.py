@@ -46,10 +46,21 @@ def reason_of(fetch: Callable[[], object]) -> Reason | None:
     return None
 
 
-FORMS = (
-    "127.0.0.1 127.1 2130706433 0x7f000001 0177.0.0.1 0.0.0.0 localhost localhost. 127.0.0.1. %31%32%37.0.0.1"
-    " [::ffff:127.0.0.1] [::1] [::ffff:7f00:1]"
-).split()
+FORMS = [
+    "127.0.0.1",
+    "127.1",
+    "2130706433",
+    "0x7f000001",
+    "0177.0.0.1",
+    "0.0.0.0",
+    "localhost",
+    "localhost.",
+    "127.0.0.1.",
+    "%31%32%37.0.0.1",
+    "[::ffff:127.0.0.1]",
+    "[::1]",
+    "[::ffff:7f00:1]",
+]
 
 
 @pytest.mark.parametrize("host", FORMS)
