@@ -13,8 +13,8 @@ from celery import Celery
 from kombu import Queue
 from kombu.transport.virtual import QoS
 
+from lookalike.envelope import TASK, guard_transport, refusals
 from lookalike.ledger import LANES, Lane, Lease
-from lookalike.messages import TASK, guard_transport, refusals
 
 # Present in the broker as long as its data are; when it is gone, so are the messages.
 SENTINEL = "lookalike:sentinel"

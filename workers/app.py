@@ -4,20 +4,30 @@ Importing this module does nothing; reading `app` from it, as Celery does, reads
 """
 
 import logging
-from typing import Any
+from typing import Annotated, Any
+from uuid import UUID
 
 import psycopg
 from celery import Celery, Task, signals
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from lookalike.envelope import TASK, refusals
 from lookalike.errors import LookalikeError
-from lookalike.messages import TASK, Message, refusals
 from lookalike.queue import make_app, queue_name
 from lookalike.services import up
 from lookalike.settings import Settings, load_settings
 from workers.embedder import Embedder, start_embedder
 
 log = logging.getLogger(__name__)
+
+
+class Message(BaseModel):
+    """All that a message says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    chunk: Annotated[int, Field(strict=True, ge=1, lt=2**63)]
+    lease: UUID
 
 
 def __getattr__(name: str) -> Celery:
@@ -34,11 +44,11 @@ def worker_app(settings: Settings) -> Celery:
 
     suspects = queue_name(settings.encoder, "suspect")
 
-    def embed(task: Task, chunk: object, lease: object) -> None:
+    def embed(task: Task, *words: object) -> None:
         try:
-            message = Message.model_validate({"chunk": chunk, "lease": lease})
-        except ValidationError:
-            refusals.add("chunk or lease")  # on a transport that does not check, such as one of tests
+            message = Message.model_validate(dict(zip(Message.model_fields, words, strict=True)))
+        except ValueError:  # pydantic's, or of too few or too many words
+            refusals.add("chunk or lease")
             return
         alone = task.request.delivery_info.get("routing_key") == suspects
         running[0].embed(message.chunk, message.lease, alone)

@@ -28,10 +28,10 @@ from lookalike import analyses, archive, ledger, limits, sweeping
 from lookalike.calibration import Calibration
 from lookalike.database import connect, make_pool
 from lookalike.encoders import find_encoder
+from lookalike.envelope import refusals
 from lookalike.errors import LostLeaseError, ServiceError
 from lookalike.kinds import KINDS
 from lookalike.ledger import Chunk, Lease
-from lookalike.messages import refusals
 from lookalike.settings import Settings
 from workers.fetch import Fetcher
 from workers.network import Fingerprint, check_fingerprint, load_encoder
