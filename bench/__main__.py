@@ -14,6 +14,7 @@ from bench import (
     fidelity,
     ledger,
     memory,
+    odd,
     search,
     search_build,
     search_data,
@@ -36,6 +37,8 @@ SLOW = {
     "devices": datapath.feed_devices,
     "memory": memory.run,
     "workers": worker.run_several,
+    # Downloads its pictures: `make bench-odd`.
+    "odd": odd.run,
 }
 # What `make bench-search` runs, but for the last; the first that needs an archive loads it.
 SEARCH: dict[str, Callable[[Settings], None]] = {

@@ -46,7 +46,7 @@ class Reason(StrEnum):
     EMPTY = "empty", False, "zero bytes"
     NOT_AN_IMAGE = "not_an_image", False, "the bytes are not an image"
     TRUNCATED = "truncated", False, "the image file ends too early"
-    BOMB = "bomb", False, "more pixels than LOOKALIKE_MAX_PIXELS"
+    BOMB = "bomb", False, "more pixels than LOOKALIKE_MAX_PIXELS, or a small file that would take very long"
     TOO_SMALL = "too_small", False, "fewer than 16 pixels on one side"
     UNSUPPORTED = "unsupported", False, "an image format that no installed decoder reads"
     CORRUPT = "corrupt", False, "the decoder gave up on damaged image data"

@@ -11,9 +11,12 @@ comment on column workers.refused is 'Messages that it dropped since it was star
 
 insert into reasons (code, transient, meaning) values
     ('forbidden_address', false, 'an address from outside that leads into a private network; LOOKALIKE_ALLOW_NETWORKS can allow it');
+update reasons set meaning = 'more pixels than LOOKALIKE_MAX_PIXELS, or a small file that would take very long'
+where code = 'bomb';
 
 -- migrate:down
 set search_path to lookalike, public;
+update reasons set meaning = 'more pixels than LOOKALIKE_MAX_PIXELS' where code = 'bomb';
 delete from failures where reason = 'forbidden_address';
 delete from reasons where code = 'forbidden_address';
 alter table workers drop column refused;
