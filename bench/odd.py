@@ -98,6 +98,7 @@ def embed_all(settings: Settings, database_url: str, files: dict[str, Path]) -> 
     environment = {
         **os.environ,
         **ENVIRONMENT,
+        "PYTHONPATH": str(ROOT),
         "DATABASE_URL": database_url,
         "BROKER_URL": up(settings).broker_url,
         "LOOKALIKE_HOME": str(settings.home),

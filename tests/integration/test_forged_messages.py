@@ -3,6 +3,7 @@
 import base64
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tests.servers import Lookalike, wait_until
 
 ENCODER = "efficientnet-lite0"
 QUEUE = queue_name(ENCODER, "backfill")
+SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 
 Json = Any
 Change = Callable[[Json], None]
@@ -149,6 +151,18 @@ def test_what_is_no_envelope_is_refused(raw: str) -> None:
         check_envelope(payload)
 
 
+def test_a_user_without_rights_cannot_write(broker_url: str) -> None:
+    """A forger needs the password of the one user that may."""
+    with redis.Redis.from_url(redis_url(broker_url)) as client:
+        client.execute_command("ACL", "SETUSER", "stranger", "reset", "on", ">secret", "~*", "-@all")
+    address = re.sub(r"//[^@]*@", "//stranger:secret@", redis_url(broker_url))
+    with (
+        redis.Redis.from_url(address) as stranger,
+        pytest.raises(redis.exceptions.NoPermissionError),
+    ):
+        stranger.lpush(QUEUE, b"{}")
+
+
 def state(connection: Connection) -> list[object]:
     return connection.execute("select id, state, lease, worker, attempts, crashes from chunks").fetchall()
 
@@ -162,7 +176,7 @@ def test_a_worker_survives_forged_messages(
     ledger.register(connection, [Image("a", (tmp_path / "a.jpg").as_uri())], "backfill", 8)
     (claim,) = ledger.lease(connection, ENCODER, "backfill", 16, 600)
     before = state(connection)
-    system = Lookalike(tmp_path, database_url, broker_url, LOOKALIKE_LEASE_SECONDS="3")
+    system = Lookalike(tmp_path, database_url, least_privileged(broker_url), LOOKALIKE_LEASE_SECONDS="3")
     try:
         with redis.Redis.from_url(redis_url(broker_url)) as client:
             pushed = push_forged(client, envelope_of_ours(client, broker_url), claim)
@@ -183,6 +197,14 @@ def test_a_worker_survives_forged_messages(
         )
     finally:
         system.stop()
+
+
+def least_privileged(broker_url: str) -> str:
+    """The address of the broker for the user that docs/security.md describes."""
+    (rules,) = re.findall(r"^user lookalike on >PASSWORD (.*)$", SECURITY.read_text(), re.MULTILINE)
+    with redis.Redis.from_url(redis_url(broker_url)) as client:
+        client.execute_command("ACL", "SETUSER", "lookalike", "reset", "on", ">secret", *rules.split())
+    return re.sub(r"//[^@]*@", "//lookalike:secret@", broker_url)
 
 
 def push_forged(client: redis.Redis, ours: Json, claim: Lease) -> int:

@@ -6,19 +6,27 @@ import struct
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from bench.child import Device
 from bench.usage import measure_memory, reset_memory
 from lookalike.encoders import Preprocessing
 from lookalike.errors import ImageError
+from lookalike.ledger import ChunkImage
 from lookalike.reasons import Reason
+from lookalike.settings import Settings
 from tests.pictures import SHARED, photographs
 from workers.decode import decode
+from workers.fetch import Fetcher
+from workers.pipeline import Pipeline
 
 PREPROCESSING = Preprocessing(64, 64, "bilinear", (0.5,) * 3, (0.5,) * 3)
 DECODING = frozenset(
@@ -115,7 +123,7 @@ def mutants(draw: st.DrawFn) -> bytes:
 
 
 def hunt(examples: int) -> None:
-    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @hypothesis_settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(mutants())
     def look(data: bytes) -> None:
         outcome(data)
@@ -227,6 +235,29 @@ def test_the_modes_of_the_shared_pictures() -> None:
     """Where they are beside the checkout, each is a picture."""
     paths = [path for path in sorted((SHARED / "edits" / "modes").glob("*.*")) if path.suffix != ".md"]
     assert {path.name: outcome(path.read_bytes()) for path in paths} == {path.name: "done" for path in paths}
+
+
+def test_the_stages_of_a_worker_outlive_odd_files(tmp_path: Path) -> None:
+    """Whole, damaged and costly files through the real stages: each ends in one way, and the next chunk is done."""
+    files = {
+        f"{kind}-{cut}": data[: len(data) * cut // 4] for kind, data in seeds().items() for cut in range(5)
+    }
+    files |= {trick: make() for trick, (make, _) in COSTLY.items()}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    encoder: Any = Device(0, 8)
+    configuration = Settings(_env_file=None, max_pixels=MAX_PIXELS, decode_threads=2, fetch_threads=4)
+    pipeline = Pipeline(configuration, Fetcher(configuration), encoder)
+    images = [ChunkImage(n, name, str(tmp_path / name), "file", 1) for n, name in enumerate(files)]
+    work = pipeline.submit(images)
+    work.wait()
+    failed = {failure.image.key: failure.reason for failure in work.failures}
+    again = pipeline.submit([image for image in images if image.key not in failed])
+    again.wait()
+
+    assert set(failed.values()) <= DECODING
+    assert {name for name in files if name not in failed} >= {f"{kind}-4" for kind in seeds()}
+    assert not again.failures
 
 
 def test_noise_is_no_picture() -> None:
