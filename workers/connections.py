@@ -18,9 +18,6 @@ from lookalike import __version__
 from lookalike.guard import Guard, is_public, parse_networks
 from lookalike.settings import Settings
 
-# A transfer below this rate for this long has stalled; it is given up before the whole time limit.
-_SLOWEST_BYTES_PER_SECOND = 1024
-_SLOW_SECONDS = 20
 # A thread talks to few hosts at a time: files, an image service, and where they redirect to.
 _IDLE_CONNECTIONS = 4
 
@@ -68,7 +65,6 @@ class Handles:
 
     def __init__(self, settings: Settings) -> None:
         self._guard = Guard(parse_networks(settings.allow_networks))
-        slow_seconds = max(1, min(_SLOW_SECONDS, int(settings.fetch_timeout / 2)))
         self._options: list[tuple[int, Any]] = [
             (pycurl.NOSIGNAL, True),  # signals and threads do not go together
             (pycurl.USERAGENT, f"lookalike/{__version__}"),
@@ -77,8 +73,7 @@ class Handles:
             (pycurl.FOLLOWLOCATION, False),  # the client does it, and judges each step
             (pycurl.PATH_AS_IS, True),
             (pycurl.CONNECTTIMEOUT_MS, max(1, int(settings.connect_timeout * 1000))),
-            (pycurl.LOW_SPEED_LIMIT, _SLOWEST_BYTES_PER_SECOND),
-            (pycurl.LOW_SPEED_TIME, slow_seconds),
+            (pycurl.NOPROGRESS, False),  # so that it asks many times a second whether to go on
             (pycurl.TCP_KEEPALIVE, True),
             (pycurl.MAXCONNECTS, _IDLE_CONNECTIONS),
             (pycurl.BUFFERSIZE, 256 * 1024),

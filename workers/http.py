@@ -6,7 +6,7 @@ or put a password or a signed query into an error.
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
@@ -20,6 +20,9 @@ from workers.budget import Reserve
 from workers.connections import Handle, Handles
 
 _REDIRECTS = 5
+# A transfer below this rate for this long has stalled; it is given up before the whole time limit.
+_SLOWEST_BYTES_PER_SECOND = 1024
+_SLOW_SECONDS = 20.0
 # Room is reserved in steps, whatever length the server tells: lengths lie, and most images need one step.
 _RESERVED_BYTES = 256 * 1024
 # All that an address may hold as it is (RFC 3986); "%" among it, since addresses come encoded.
@@ -28,6 +31,7 @@ _ALLOWED = "%:/?#[]@!$&'()*+,;=-._~"
 
 _REASONS = {
     pycurl.E_OPERATION_TIMEDOUT: Reason.TIMEOUT,
+    pycurl.E_ABORTED_BY_CALLBACK: Reason.TIMEOUT,  # libcurl is told to break off for no other reason
     pycurl.E_PARTIAL_FILE: Reason.INCOMPLETE,
     pycurl.E_FILESIZE_EXCEEDED: Reason.TOO_LARGE,
     pycurl.E_WRITE_ERROR: Reason.TOO_LARGE,  # the receiver declines bytes for no other reason
@@ -39,8 +43,8 @@ _REASONS = {
 class Allowance:
     """What one file may take: so many bytes, until `deadline` on the clock of time.monotonic.
 
-    `reserve` is told of bytes before they are read, and may block; time spent there counts. `outside`: the address is
-    not the operator's own.
+    `reserve` is told of bytes before they are read, and may block; time spent there does not count. `outside`: the
+    address is not the operator's own.
     """
 
     limit: int
@@ -70,6 +74,7 @@ class HttpClient:
 
     def __init__(self, settings: Settings) -> None:
         self._handles = Handles(settings)
+        self._slow_seconds = max(1.0, min(_SLOW_SECONDS, settings.fetch_timeout / 2))
 
     def get(
         self,
@@ -94,7 +99,7 @@ class HttpClient:
                 handle.curl.setopt(pycurl.URL, address)
                 lines = [f"{name}: {value}" for name, value in (headers or {}).items()]
                 handle.curl.setopt(pycurl.HTTPHEADER, lines)
-                response = _perform(handle, step, allowance, [] if keep_headers else None)
+                response = _perform(handle, step, allowance, [] if keep_headers else None, self._slow_seconds)
                 onward: str | None = handle.curl.getinfo(pycurl.REDIRECT_URL)
                 is_inside = bool(onward) and not outside and handle.has_inner_peer()
             if not onward or not redirects:
@@ -159,15 +164,16 @@ def _follow(url: str, onward: str) -> str:
         raise ImageError(Reason.REJECTED, detail) from None
 
 
-def _perform(handle: Handle, url: str, allowance: Allowance, lines: list[bytes] | None) -> Response:
+def _perform(
+    handle: Handle, url: str, allowance: Allowance, lines: list[bytes] | None, slow_seconds: float
+) -> Response:
     curl = handle.curl
-    seconds = allowance.deadline - time.monotonic()
-    if seconds <= 0:
+    if allowance.deadline <= time.monotonic():
         raise ImageError(Reason.TIMEOUT, describe(url))
-    chunks, receive = _receiver(allowance)
-    curl.setopt(pycurl.TIMEOUT_MS, max(1, int(seconds * 1000)))
+    download = _Download(allowance, slow_seconds)
+    curl.setopt(pycurl.XFERINFOFUNCTION, download.is_late)
     curl.setopt(pycurl.MAXFILESIZE_LARGE, allowance.limit)  # refuses by Content-Length, before the first byte
-    curl.setopt(pycurl.WRITEFUNCTION, receive)
+    curl.setopt(pycurl.WRITEFUNCTION, download.receive)
     if lines is None:
         curl.unsetopt(pycurl.HEADERFUNCTION)
     else:
@@ -177,8 +183,8 @@ def _perform(handle: Handle, url: str, allowance: Allowance, lines: list[bytes] 
         curl.perform()
     except pycurl.error as error:
         failure = error
-    body = b"".join(chunks)
-    chunks.clear()  # the handle keeps its receiver, and so the list, until its next use
+    body = b"".join(download.chunks)
+    download.chunks.clear()  # the handle keeps the download, and so the list, until its next use
     status = curl.getinfo(pycurl.RESPONSE_CODE)
     # An error page that breaks off, or is too long, is still the answer that the status gives.
     if failure is not None and status < 400:
@@ -186,28 +192,47 @@ def _perform(handle: Handle, url: str, allowance: Allowance, lines: list[bytes] 
     return Response(status, body, lines or [], curl.getinfo(pycurl.RETRY_AFTER) or None)
 
 
-def _receiver(allowance: Allowance) -> tuple[list[bytes], Callable[[bytes], int | None]]:
-    """Returns a list and the function that fills it, which declines what goes beyond the allowed bytes."""
-    chunks: list[bytes] = []
-    received = reserved = 0
+class _Download:
+    """Takes in a body within its allowance. Time in which it waits for room is no fault of the host's."""
 
-    def receive(chunk: bytes) -> int | None:
-        nonlocal received, reserved
-        received += len(chunk)
-        if received > allowance.limit:
+    def __init__(self, allowance: Allowance, slow_seconds: float) -> None:
+        self.chunks: list[bytes] = []
+        self._allowance = allowance
+        self._slow_seconds = slow_seconds
+        self._received = self._reserved = 0
+        self._waited = 0.0
+        # When, and with how many bytes, the host was last seen to be quick enough.
+        self._seen = time.monotonic(), 0
+
+    def receive(self, chunk: bytes) -> int | None:
+        """Keeps a part; declines what goes beyond the allowed bytes."""
+        self._received += len(chunk)
+        if self._received > self._allowance.limit:
             return 0  # not the length of the chunk: libcurl breaks off
-        if received > reserved:
-            step = max(_RESERVED_BYTES, received - reserved)
-            allowance.reserve(step)
-            reserved += step
-        chunks.append(chunk)
+        if self._received > self._reserved:
+            step = max(_RESERVED_BYTES, self._received - self._reserved)
+            began = time.monotonic()
+            self._allowance.reserve(step)
+            self._waited += time.monotonic() - began
+            self._reserved += step
+        self.chunks.append(chunk)
         return None
 
-    return chunks, receive
+    def is_late(self, *_: int) -> bool:
+        """Whether to break off: the time is over, or hardly anything comes."""
+        now = time.monotonic() - self._waited
+        since, bytes_then = self._seen
+        if now - since >= self._slow_seconds:
+            if self._received - bytes_then < self._slow_seconds * _SLOWEST_BYTES_PER_SECOND:
+                return True
+            self._seen = now, self._received
+        return now > self._allowance.deadline
 
 
 def _explain(error: pycurl.error, objection: str | None, url: str) -> ImageError:
     code, words = error.args
+    if code == pycurl.E_ABORTED_BY_CALLBACK:
+        words = "too slow, or not in full within the time limit"
     if objection is not None and code == pycurl.E_COULDNT_CONNECT:
         return ImageError(Reason.FORBIDDEN_ADDRESS, f"{describe(url)}: {objection}")
     return ImageError(_REASONS.get(code, Reason.UNREACHABLE), f"{words or 'no answer'}: {describe(url)}")

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -333,3 +334,14 @@ def test_documents_are_limited_in_size_unpacked(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(Exception, match="larger than 1 MiB"):
             web.json(f"{site.url}/x")
         web.close()
+
+
+def test_waiting_for_room_is_not_the_hosts_fault() -> None:
+    """A download that waits longer than its time limit, because decoders are busy, is neither late nor slow."""
+    body = bytes(range(256)) * 4096
+    waits = iter([1.5, 1.5, 1.5])
+    with misbehaving_server() as site, fetching(OPEN.model_copy(update={"max_bytes": 2**21})) as fetcher:
+        site.pages["/a"] = (200, {}, body)
+        found = fetcher.fetch(f"{site.url}/a", "file", 1, lambda _: time.sleep(next(waits, 0)))
+
+    assert found.data == body
