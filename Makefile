@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo check test test-slow test-iipsrv bench bench-worker bench-odd bench-search bench-search-million clean
+.PHONY: install demo check test test-slow test-iipsrv bench bench-worker bench-odd bench-intake bench-search bench-search-million clean
 
 install: .venv/.installed
 
@@ -14,11 +14,11 @@ install: .venv/.installed
 	  { rm -rf .venv; echo "This Python cannot make virtual environments: on Debian run 'apt install python3-venv'"; exit 1; }
 
 .venv/.installed: pyproject.toml .venv/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[worker,local,catalogue]'
+	$(BIN)/python -m pip install --quiet --editable '.[worker,local,catalogue,inventory]'
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml .venv/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[worker,local,catalogue,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[worker,local,catalogue,inventory,dev]'
 	@touch $@
 
 demo: .venv/.installed
@@ -51,6 +51,10 @@ bench-worker: .venv/.installed-dev
 # Downloads the source distributions of Pillow and pypng, which carry the odd pictures.
 bench-odd: .venv/.installed-dev
 	$(BIN)/python -m bench odd
+
+# Takes some ten minutes: archives of up to five million images.
+bench-intake: .venv/.installed-dev
+	$(BIN)/python -m bench register register-memory ledger-scale events
 
 # Takes long: loads two archives of 200,000 vectors. BENCH_HOME=/a/folder keeps them, so that `python -m bench NAME` goes on
 # from them.

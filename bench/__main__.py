@@ -11,10 +11,14 @@ from pathlib import Path
 from bench import (
     datapath,
     duplicates,
+    events,
     fidelity,
+    hosts,
     ledger,
+    ledger_scale,
     memory,
     odd,
+    register,
     search,
     search_build,
     search_data,
@@ -35,10 +39,18 @@ SLOW = {
     "fidelity": fidelity.run,
     "datapath": datapath.run,
     "devices": datapath.feed_devices,
+    "hosts": hosts.run,
     "memory": memory.run,
     "workers": worker.run_several,
     # Downloads its pictures: `make bench-odd`.
     "odd": odd.run,
+}
+# What `make bench-intake` runs.
+INTAKE = {
+    "events": events.run,
+    "register": register.run,
+    "register-memory": register.run_memory,
+    "ledger-scale": ledger_scale.run,
 }
 # What `make bench-search` runs, but for the last; the first that needs an archive loads it.
 SEARCH: dict[str, Callable[[Settings], None]] = {
@@ -53,7 +65,7 @@ SEARCH: dict[str, Callable[[Settings], None]] = {
     "duplicates": duplicates.run,
     "search-million": search.run_million,
 }
-BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **SEARCH}
+BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **INTAKE, **SEARCH}
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """`python -m bench.child KIND …`: one side of a benchmark in a process of its own, asked line by line in JSON.
 
 The kinds: `instant` and `sleep:RATE` run a worker's pipeline with an encoder that returns at once, or works as a device
-of its own at so many images per second; `memory` decodes from memory in one thread; `encoder` is the bare encoder.
+of its own at so many images per second; in `ungated` nothing stands between images and their hosts either; `memory`
+decodes from memory in one thread; `encoder` is the bare encoder.
 """
 
 import json
@@ -9,7 +10,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import workers.pipeline
 from bench.usage import measure_memory, measure_threads, reset_memory
 from lookalike.encoders import find_encoder
+from lookalike.hosts import SharedHosts
 from lookalike.ledger import ChunkImage
 from lookalike.settings import Settings
 from workers.decode import decode
@@ -71,6 +74,33 @@ class Device:
         return Encoded(self._vectors[: len(batch)], None)
 
 
+class NoVisit:
+    """Nothing is counted."""
+
+    run = None
+
+    def answered(self, status: int, retry_after: float | None) -> None:
+        """Ignores an answer."""
+
+    def leave(self) -> None:
+        """Makes no room."""
+
+
+class NoGate:
+    """A plain queue in place of the gate: what the gate's cost is measured against."""
+
+    def __init__(self, *_: object) -> None:
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._visit = NoVisit()
+
+    def put(self, items: Iterable[Any], urgent: bool = False) -> None:  # noqa: ARG002 - as Gate.put
+        for item, _, _ in items:
+            self._queue.put(item)
+
+    def take(self) -> tuple[Any, NoVisit]:
+        return self._queue.get(), self._visit
+
+
 class PipelineSide:
     """A worker's pipeline that is fed chunks as Celery's threads would."""
 
@@ -79,7 +109,9 @@ class PipelineSide:
         self._device = Device(rate, 128 if rate else 32)
         settings = Settings(_env_file=None)
         encoder: Any = self._device
-        self._pipeline = Pipeline(settings, Fetcher(settings), encoder)
+        broker = settings.broker_url
+        hosts = SharedHosts(broker.get_secret_value(), "bench") if broker else None
+        self._pipeline = Pipeline(settings, Fetcher(settings), encoder, hosts)
 
     def run(self, urls: list[str]) -> dict[str, Any]:
         """Embeds the pictures at these addresses; how long it took, and what it cost."""
@@ -149,6 +181,9 @@ class EncoderSide:
 def make_side(kind: str) -> Callable[[Any], dict[str, Any]]:
     """What answers the requests of this kind of process."""
     name, _, rate = kind.partition(":")
+    if name == "ungated":
+        workers.pipeline.Gate = NoGate  # type: ignore[assignment,misc]
+        return PipelineSide(0.0).run
     if name in ("instant", "sleep"):
         return PipelineSide(float(rate or 0)).run
     return MemorySide().run if name == "memory" else EncoderSide().run

@@ -6,6 +6,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from lookalike.database import Connection
+
 # Threads by the beginning of their names; all others are the rest.
 GROUPS = ("encode", "decode", "fetch")
 
@@ -35,3 +37,15 @@ def reset_memory() -> None:
     """Starts the peak of memory anew, where the system allows it."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def measure_now() -> int:
+    """The resident memory of this process now, in bytes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def server_seconds(connection: Connection) -> float:
+    """CPU seconds so far of the server process of a connection on this machine."""
+    statistics = Path(f"/proc/{connection.info.backend_pid}/schedstat").read_text()
+    return int(statistics.split()[0]) / 1e9

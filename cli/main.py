@@ -30,6 +30,7 @@ for command in (
     work.demo,
     work.run,
     work.add,
+    work.plan,
     work.orchestrate,
     work.worker,
     state.status,

@@ -13,7 +13,7 @@ Sheet = Annotated[Path | None, typer.Option(help="Also write a contact sheet pic
 Sources = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Folder, CSV or JSONL file, s3://bucket/prefix, IIIF manifest or collection (file or URL),"
-        " - for standard input."
+        help="Folder, CSV or JSON lines (file or URL), s3://bucket/prefix, S3 Inventory, IIIF manifest, collection or"
+        " change stream, Wellcome's catalogue or snapshot, - for standard input."
     ),
 ]

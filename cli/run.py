@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import psycopg
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,6 +27,7 @@ from rich.progress import (
 from rich.text import Text
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, wait_random_exponential
 
+from cli.hosts import describe_pauses, find_hosts
 from cli.output import errors
 from cli.session import Session, ensure_encoder
 from lookalike import books
@@ -42,6 +44,8 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 POLL_SECONDS = 0.25
+# When nothing has been done for so long, it is said which hosts are waited for, and looked at again as often.
+STANDSTILL_SECONDS = 2.0
 # A worker that dies so often in a row cannot start at all: say so instead of trying for ever.
 DEATHS = 5
 
@@ -122,6 +126,27 @@ class Asker:
             self._connection.close()
 
 
+class Standstill:
+    """Says why nothing moves: a run that waits for a paused host must not look as if it hung."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._broker_url = broker_url
+        self._ask_at = time.monotonic() + STANDSTILL_SECONDS
+        self._said = ""
+
+    def explain(self, has_moved: bool) -> str:
+        """A few words about paused hosts, while nothing moves."""
+        now = time.monotonic()
+        if has_moved:
+            self._said = ""
+        elif now < self._ask_at:
+            return self._said
+        else:
+            self._said = describe_pauses(find_hosts(self._broker_url))
+        self._ask_at = now + STANDSTILL_SECONDS
+        return self._said
+
+
 class SpeedColumn(ProgressColumn):
     """Images per second, over the last half minute."""
 
@@ -150,6 +175,7 @@ def run(session: Session, sources: Sequence[str], quiet: bool = False) -> tuple[
         task = progress.add_task(encoder, total=None)
         reading = threading.Thread(target=_read_sources, args=(session, sources, intake, failed), daemon=True)
         reading.start()
+        standstill = Standstill(session.endpoints.broker_url)
         left = 0
         is_reading = True
         while is_reading or left:
@@ -163,7 +189,13 @@ def run(session: Session, sources: Sequence[str], quiet: bool = False) -> tuple[
             if left < previous:
                 worker.alive()
             total = before + intake.registered.new
-            progress.update(task, total=total, completed=max(0, total - left))
+            waits = standstill.explain(left != previous)
+            progress.update(
+                task,
+                total=total,
+                completed=max(0, total - left),
+                description=f"{encoder} {escape(waits)}" if waits else encoder,
+            )
             # In a large archive counting takes a while: it must not be all that the database does.
             time.sleep(max(POLL_SECONDS, 4 * (time.monotonic() - since)))
     if failed:

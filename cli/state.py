@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
+from cli.hosts import find_hosts, print_hosts
 from cli.options import Encoder, Json
 from cli.session import open_session
-from lookalike import analyses, books, index, search
+from lookalike import analyses, awaited, books, index, search
 from lookalike.database import Connection
 from lookalike.limits import list_workers
 from lookalike.reasons import Reason
@@ -26,15 +27,20 @@ def status(as_json: Json = False) -> None:
     with session.connect() as connection:
         shown = {name: _describe(connection, name) for name in books.encoder_names(connection)}
         sources = list_sources(connection)
+        manifests = awaited.count_awaited(connection)
+    hosts = find_hosts(session.endpoints.broker_url)
     if as_json:
-        output.print_json({"encoders": shown, "sources": sources})
+        output.print_json({"encoders": shown, "sources": sources, "manifests": manifests, "hosts": hosts})
         return
     if sources:
         print_sources(sources)
+    print_manifests(manifests)
     if not shown:
         print("nothing is registered yet: lookalike add SOURCE, or lookalike run SOURCE")
     for name, one in shown.items():
         _print_encoder(name, one, session.settings.recall_floor)
+    if hosts:
+        print_hosts(hosts)
 
 
 def _describe(connection: Connection, name: str) -> dict[str, Any]:
@@ -107,8 +113,14 @@ def _read(source: dict[str, Any]) -> str:
     if source["error"]:
         return f"broke off: {source['error']}"
     if source["ended_at"] is None:
-        return f"not to its end yet, last {source['read_at']:%Y-%m-%d %H:%M:%S}"
+        return f"goes on, last {source['read_at']:%Y-%m-%d %H:%M:%S}"
     return f"to its end, {source['ended_at']:%Y-%m-%d %H:%M:%S}"
+
+
+def print_manifests(manifests: dict[str, int]) -> None:
+    """Shows how many manifests that events have promised are still to come, where there are any."""
+    if any(manifests.values()):
+        output.print_table("", ("manifests awaited", "failed"), [list(manifests.values())])
 
 
 def print_recall(check: dict[str, Any], vectors: int, floor: float) -> None:
@@ -203,29 +215,39 @@ def failures(
     encoder: Encoder = None,
     as_json: Json = False,
 ) -> None:
-    """Lists failed images with their reasons, the latest first."""
+    """Lists failed images with their reasons, the latest first, and manifests that did not appear."""
     with open_session().connect() as connection:
         chosen = encoder or search.active_encoder(connection)
         rows = books.list_failures(connection, chosen, reason, limit)
+        missing = awaited.list_missing(connection, reason, limit)
     if as_json:
-        output.print_json({"encoder": chosen, "failures": rows})
+        output.print_json({"encoder": chosen, "failures": rows, "manifests": missing})
     else:
         output.print_table(
             "", ("image", "reason", "detail", "tries", "address"),
             [(f.image, f.reason, f.detail, f.attempts, f.url) for f in rows],
         )  # fmt: skip
+        if missing:
+            output.print_table(
+                "manifests", ("manifest", "reason", "detail", "tries"),
+                [(m.address, m.reason, m.detail, m.tries) for m in missing],
+            )  # fmt: skip
 
 
 def retry(
     keys: Annotated[list[str] | None, typer.Argument(help="Images to try again.")] = None,
     reason: Annotated[list[Reason] | None, typer.Option(help="All images with these reasons.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All failed images.")] = False,
+    manifests: Annotated[bool, typer.Option(help="Manifests that did not appear in time.")] = False,
     encoder: Encoder = None,
     as_json: Json = False,
 ) -> None:
-    """Makes failed images pending again."""
-    if not (keys or reason or everything):
-        raise typer.BadParameter("name images, a --reason, or --all")
+    """Makes failed images pending again, or has failed manifests read again."""
+    if manifests and not (keys or reason or everything):
+        _retry_manifests(as_json)
+        return
+    if manifests or not (keys or reason or everything):
+        raise typer.BadParameter("name images, a --reason, or --all; --manifests stands alone")
     session = open_session()
     with session.connect() as connection:
         chosen = encoder or search.active_encoder(connection)
@@ -238,3 +260,12 @@ def retry(
             if count
             else "no failed image matches: see `lookalike failures`"
         )
+
+
+def _retry_manifests(as_json: bool) -> None:
+    with open_session().connect() as connection:
+        count = awaited.retry(connection)
+    if as_json:
+        output.print_json({"retried_manifests": count})
+    else:
+        print(f"{count} manifests are read again as soon as `lookalike orchestrate` runs")

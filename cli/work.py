@@ -1,5 +1,6 @@
-"""`lookalike demo`, `run`, `add`, `orchestrate` and `worker`: what gets images embedded."""
+"""`lookalike demo`, `run`, `add`, `plan`, `orchestrate` and `worker`: what gets images embedded."""
 
+import logging
 import signal
 import threading
 from pathlib import Path
@@ -36,11 +37,35 @@ def add(
         register_sources(open_session(), sources, as_json, anew)
 
 
+def plan(
+    sources: Sources = None,
+    sample: Annotated[int, typer.Option(min=1, max=10_000, help="Images to measure on.")] = 500,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many there are in all: then only the sample is read, the first images."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measures on a sample what a backfill would take: time, bytes, memory, and what limits it. Registers nothing."""
+    from cli.worker import ignore_pillow, take_environment
+
+    if not sources:
+        raise typer.BadParameter("name at least one source")
+    take_environment()
+    from cli.plan import plan_sources
+
+    log_to_terminal(logging.ERROR)
+    ignore_pillow()
+    plan_sources(open_session(), sources, sample, images, as_json)
+
+
 def orchestrate(sources: Sources = None) -> None:
     """Runs the orchestrator: reads its sources, leases chunks, hands them to the workers, sweeps.
 
-    Backfills are read to their end once; a restart goes on where they were. Streams are followed for ever. Ends on
-    SIGTERM or Ctrl-C.
+    Backfills are read to their end once; a restart goes on where they were. Streams are followed for ever, and so are
+    queues of events (sqs:NAME). Ends on SIGTERM or Ctrl-C.
     """
     from lookalike.queue import Broker, make_app
     from orchestrator import dispatch

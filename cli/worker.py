@@ -20,11 +20,16 @@ ENVIRONMENT = {
 }
 
 
-def run_worker(leash: bool) -> None:
-    """Becomes a Celery worker; returns never."""
+def take_environment() -> None:
+    """Starts the command again with the worker's environment, unless it has it."""
     if not ENVIRONMENT.keys() <= os.environ.keys():
         os.environ.update({**ENVIRONMENT, **os.environ})
         os.execv(sys.executable, [sys.executable, "-m", "cli.main", *sys.argv[1:]])
+
+
+def run_worker(leash: bool) -> None:
+    """Becomes a Celery worker; returns never."""
+    take_environment()
     if leash:
         from cli.run import leave_with_parent
 
@@ -32,10 +37,14 @@ def run_worker(leash: bool) -> None:
     from workers.app import worker_app
 
     log_to_terminal()
-    # Pillow warns of every damaged EXIF tag; what matters of it comes back as a reason.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    ignore_pillow()
     settings = load_settings()
     worker_app(settings).worker_main(celery_arguments(settings))
+
+
+def ignore_pillow() -> None:
+    """Has Pillow's warnings passed over: of every damaged EXIF tag; what matters of it comes back as a reason."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def celery_arguments(settings: Settings) -> list[str]:

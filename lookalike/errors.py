@@ -5,6 +5,7 @@ LookalikeError
 ├── ServiceError            a database, broker or embedded server is not there
 ├── SourceError             a source of images cannot be read at all
 │   └── ForbiddenAddressError   it names an address that outsiders may not have us reach
+├── UnknownEventError       a message of a queue is of no known kind
 ├── UnknownImageError       no image has this key, or it has no vector
 ├── UnknownClusterError     no cluster has this number
 ├── UnknownSetError         no set of unwanted images has this name
@@ -40,6 +41,12 @@ class SourceError(LookalikeError):
 
 class ForbiddenAddressError(SourceError):
     """The address leads into a private network: LOOKALIKE_ALLOW_NETWORKS can allow it."""
+
+
+class UnknownEventError(LookalikeError):
+    """The message is of no known kind, or cannot be read."""
+
+    reason = Reason.UNKNOWN_EVENT
 
 
 class UnknownImageError(LookalikeError):

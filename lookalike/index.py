@@ -97,7 +97,11 @@ def estimate(connection: Connection, encoder: str) -> Estimate:
     partitions = list_partitions(connection, encoder)
     rows = sum(partition.rows for partition in partitions)
     bits = _dimension(connection, encoder)
-    largest = max(partition.rows for partition in partitions)
+    return estimate_rows(rows, max(partition.rows for partition in partitions), bits)
+
+
+def estimate_rows(rows: int, largest: int, bits: int) -> Estimate:
+    """What building an index over so many codes takes; `largest` of them are in one partition."""
     return Estimate(
         rows,
         int(largest * (GRAPH_BYTES + GRAPH_BYTES_PER_BIT * bits) * HEADROOM),

@@ -7,7 +7,6 @@ in one transaction. Functions that settle a chunk are fenced by its lease: whoev
 changes nothing.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -31,9 +30,9 @@ LANES: tuple[Lane, ...] = ("events", "suspect", "backfill", "analysis")
 
 Connection = psycopg.Connection[tuple[object, ...]]
 QUERIES = load_queries("ledger")
-# The columns of the table `incoming`, in its order.
-INCOMING = tuple(column.name for column in fields(Image))
-row_of = attrgetter(*INCOMING)
+# The columns of the table `incoming`, in its order: those of an image, but for its source at the end.
+COLUMNS = tuple(column.name for column in fields(Image) if column.name != "source")
+row_of = attrgetter(*COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,10 @@ class ChunkImage:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A started chunk with its images: those that still need a vector, or, for an analysis, all that have one."""
+    """A started chunk with its images: those that still need a vector, or, for an analysis, all that have one.
+
+    `waited` says for how many seconds their host has refused all requests.
+    """
 
     lease: Lease
     encoder: str
@@ -84,33 +86,66 @@ class Chunk:
     attempts: int
     images: list[ChunkImage]
     analysis: int | None = None
+    waited: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One image of a chunk that has no vector; `retry_after` in seconds where the host named them."""
+    """One image of a chunk that has no vector; `retry_after` in seconds where the host named them.
+
+    `passing`: it may pass although its reason is final, as when a host refuses everything for a while.
+    """
 
     image: ChunkImage
     reason: Reason
     detail: str = ""
     retry_after: float | None = None
+    passing: bool = False
+
+    @property
+    def transient(self) -> bool:
+        """Whether another try may help."""
+        return self.reason.transient or self.passing
+
+
+@dataclass(frozen=True, slots=True)
+class Postponement:
+    """Images of a chunk that come back after so many seconds, since their host could not be asked: no attempt is spent.
+
+    `paused`: it refuses all requests. Otherwise they wait for their turn.
+    """
+
+    images: list[ChunkImage]
+    seconds: float
+    paused: bool
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a transient failure is tried, and the pause in seconds before the second try (then doubling)."""
+    """How often a transient failure is tried, and the pause in seconds before the second try (then doubling).
+
+    `patience`: for how many seconds a host may refuse all requests before its images fail.
+    """
 
     tries: int
     seconds: float
+    patience: float = 168 * 3600
 
 
 # Registration -------------------------------------------------------------------------------------------------------
 
 
 def register(
-    connection: Connection, images: Iterable[Image], lane: Lane = "backfill", chunk_size: int = 64
+    connection: Connection,
+    images: Iterable[Image],
+    lane: Lane = "backfill",
+    chunk_size: int = 64,
+    source: str | None = None,
 ) -> Registered:
     """Registers a batch of images and the chunks that cover them, in one transaction.
+
+    `source` is what announced them, where they do not say it themselves.
 
     Idempotent: an image announced again with nothing new is counted as unchanged and not written. Within a batch the
     last announcement of a key wins, across batches the one that was seen last (`as_of`). Images that were deleted
@@ -123,9 +158,9 @@ def register(
     connection.execute(QUERIES["make_incoming"])
     with connection.transaction():
         with connection.cursor().copy(QUERIES["copy_incoming"]) as copy:
-            copy.set_types(["bool" if name == "outside" else "text" for name in INCOMING])
+            copy.set_types(["bool" if name == "outside" else "text" for name in (*COLUMNS, "source")])
             for image in batch.values():
-                copy.write_row(row_of(image))
+                copy.write_row((*row_of(image), image.source or source))
         hold_deletions(connection)
         (gone,) = connection.execute(QUERIES["forget_deletions"]).fetchone() or (0,)
         rows = connection.execute(QUERIES["merge_images"], {"event": lane == "events"}).fetchall()
@@ -206,7 +241,9 @@ def start(connection: Connection, claim: Lease, worker: str, seconds: float) -> 
         with connection.cursor(row_factory=class_row(ChunkImage)) as images:
             images.execute(statement, {"lo": row["lo"], "hi": row["hi"], "ids": row["ids"]})
             found = images.fetchall()
-            return Chunk(claim, row["encoder"], row["lane"], row["attempts"], found, row["analysis"])
+            return Chunk(
+                claim, row["encoder"], row["lane"], row["attempts"], found, row["analysis"], row["waited"]
+            )
 
 
 def renew(connection: Connection, claims: Sequence[Lease], seconds: float) -> set[int]:
@@ -223,18 +260,24 @@ def renew(connection: Connection, claims: Sequence[Lease], seconds: float) -> se
 
 
 def finish(
-    connection: Connection, chunk: Chunk, vectors: Vectors, failures: Sequence[Failure], policy: RetryPolicy
+    connection: Connection,
+    chunk: Chunk,
+    vectors: Vectors,
+    failures: Sequence[Failure],
+    policy: RetryPolicy,
+    postponed: Sequence[Postponement] = (),
 ) -> None:
-    """Settles a chunk: fence, vectors, failures, and a new chunk for what is to be tried again, in one transaction.
+    """Settles a chunk: fence, vectors, failures, new chunks for what is to be tried again or later, in one transaction.
 
     Raises LostLeaseError, and stores nothing, when the lease is no longer ours.
     """
     attempts = chunk.attempts + 1
     may_repeat = attempts < policy.tries
-    again = [f for f in failures if f.reason.transient and may_repeat]
-    final = [f for f in failures if not (f.reason.transient and may_repeat)]
+    postponed, given_up = _divide(chunk, postponed, policy)
+    again = [f for f in failures if f.transient and may_repeat]
+    final = [f for f in failures if not (f.transient and may_repeat)] + given_up
     with connection.transaction():
-        _pass_fence(connection, chunk)
+        _pass_fence(connection, chunk, postponed)
         hold_deletions(connection)
         table = _vectors_table(connection, chunk.encoder)
         store_vectors(connection, chunk.encoder, table, vectors)
@@ -247,6 +290,7 @@ def finish(
             _insert_failures(connection, chunk.encoder, table, final, attempts)
         if again:
             _insert_retry(connection, chunk, again, policy)
+        _insert_postponed(connection, chunk, postponed)
 
 
 def finish_analysis(
@@ -255,28 +299,50 @@ def finish_analysis(
     store: Callable[[Connection, Chunk], None],
     missed: Sequence[Failure] = (),
     policy: RetryPolicy = RetryPolicy(1, 1),
+    postponed: Sequence[Postponement] = (),
 ) -> None:
     """Settles a chunk of an analysis: fence and whatever `store` writes, in one transaction. Raises LostLeaseError.
 
     `missed` are images that could not be looked at. Transient failures are tried again; the others are counted.
     """
     attempts = chunk.attempts + 1
-    again = [f for f in missed if f.reason.transient and attempts < policy.tries]
+    postponed, outwaited = _divide(chunk, postponed, policy)
+    again = [f for f in missed if f.transient and attempts < policy.tries]
     with connection.transaction():
-        _pass_fence(connection, chunk)
+        _pass_fence(connection, chunk, postponed)
         hold_deletions(connection)
         store(connection, chunk)
         if again:
             _insert_retry(connection, chunk, again, policy)
-        if len(again) < len(missed):
-            given_up = {"chunk": chunk.lease.chunk, "images": len(missed) - len(again)}
-            connection.execute(QUERIES["count_missed"], given_up)
+        _insert_postponed(connection, chunk, postponed)
+        given_up = len(missed) - len(again) + len(outwaited)
+        if given_up:
+            connection.execute(QUERIES["count_missed"], {"chunk": chunk.lease.chunk, "images": given_up})
 
 
-def _pass_fence(connection: Connection, chunk: Chunk) -> None:
-    claim = {"chunk": chunk.lease.chunk, "lease": chunk.lease.lease}
+def _pass_fence(connection: Connection, chunk: Chunk, postponed: Sequence[Postponement]) -> None:
+    claim = {
+        "chunk": chunk.lease.chunk,
+        "lease": chunk.lease.lease,
+        "postponed": sum(len(one.images) for one in postponed),
+    }
     if connection.execute(QUERIES["finish"], claim).rowcount == 0:
         raise LostLeaseError
+
+
+def _divide(
+    chunk: Chunk, postponed: Sequence[Postponement], policy: RetryPolicy
+) -> tuple[list[Postponement], list[Failure]]:
+    """Those that may wait on, and those whose host has been refusing for longer than anybody's patience."""
+    if chunk.waited is None or chunk.waited <= policy.patience:
+        return list(postponed), []
+    failed = [
+        Failure(image, Reason.THROTTLED, f"{one.detail}, for {chunk.waited / 3600:.0f} hours")
+        for one in postponed
+        if one.paused
+        for image in one.images
+    ]
+    return [one for one in postponed if not one.paused], failed
 
 
 def _insert_failures(
@@ -320,6 +386,20 @@ def _insert_retry(
     )
 
 
+def _insert_postponed(connection: Connection, chunk: Chunk, postponed: Sequence[Postponement]) -> None:
+    """A new chunk for each group of images, with the attempts that were spent before."""
+    if postponed:
+        connection.execute(
+            QUERIES["insert_postponed"],
+            {
+                "chunk": chunk.lease.chunk,
+                "ids": [",".join(str(image.id) for image in one.images) for one in postponed],
+                "seconds": [one.seconds for one in postponed],
+                "paused": [one.paused for one in postponed],
+            },
+        )
+
+
 def give_back(connection: Connection, claim: Lease) -> None:
     """Returns an unfinished chunk of a worker that stops. No crash is counted; a lost lease does not matter."""
     connection.execute(QUERIES["give_back"], {"chunk": claim.chunk, "lease": claim.lease})
@@ -329,18 +409,3 @@ def _vectors_table(connection: Connection, encoder: str) -> sql.Identifier:
     row = connection.execute("select vectors from encoders where name = %s", [encoder]).fetchone()
     assert row is not None, f"chunk of an unknown encoder {encoder}"
     return sql.Identifier(str(row[0]))
-
-
-def claim_worker_name(connection: Connection, host: str, before: str | None = None) -> str:
-    """Returns a name that no living worker has, `host.1`, `host.2`, …; held as long as the connection lives.
-
-    A worker that starts anew after a crash thereby gets its predecessor's name, and finds what that one held. A worker
-    that only lost its connection keeps the name that it had `before`, unless somebody has taken it.
-    """
-    numbered = (f"{host}.{number}" for number in itertools.count(1))
-    for name in itertools.chain([before] if before else [], numbered):
-        row = connection.execute(QUERIES["claim_name"], {"name": name}).fetchone()
-        assert row is not None
-        if row[0]:
-            return name
-    raise AssertionError("the count never ends")

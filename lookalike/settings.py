@@ -1,12 +1,22 @@
 """All settings, read once at an entry (environment, then `.env`) and passed down; nothing else reads them."""
 
+import re
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from lookalike.errors import ConfigurationError
 from lookalike.guard import parse_networks
+
+
+class HostLimit(BaseModel):
+    """What is asked of one host by all workers together: requests a second, requests under way; 0: any number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rate: float = Field(0, ge=0)
+    concurrency: int = Field(0, ge=0)
 
 
 class Settings(BaseSettings):
@@ -35,6 +45,22 @@ class Settings(BaseSettings):
         False, description="torch.compile: a minute or two at each start, then faster passes; for a GPU"
     )
 
+    suffixes: str | None = Field(
+        None,
+        description="what images end in, as in `.jp2,.tif`: S3, its events, folders; all known when unset",
+    )
+    s3_key: str = Field(
+        "(?P<key>.+)",
+        description="regular expression that finds an object's `key`, and its `work` where wanted, in bucket/path",
+    )
+    manifest_url: str = Field(
+        "https://iiif.wellcomecollection.org/presentation/v3/{identifier}",
+        description="where the manifest of a bag is, of which an event gives the identifier",
+    )
+    manifest_hours: float = Field(
+        24, ge=0, description="how long after its event a manifest may appear before it counts as failed"
+    )
+
     chunk_size: int = Field(
         64, ge=1, le=4096, description="images in a chunk, the unit of work (256 suits a GPU)"
     )
@@ -60,10 +86,28 @@ class Settings(BaseSettings):
         2, gt=0, description="pause before the second try; doubles with each further one"
     )
 
+    wellcome_snapshots: str = Field(
+        "https://data.wellcomecollection.org/catalogue/v2",
+        pattern=r"^https?://",
+        description="where works.json.gz and images.json.gz lie, which answer more than the API's 10,000 results",
+    )
+
     chunk_threads: int = Field(
         0, ge=0, description="chunks worked on at once by a worker; 0: 2 on CPU, 4 on a GPU"
     )
     fetch_threads: int = Field(32, ge=1, le=256, description="images fetched at once by a worker")
+    host_rate: float = Field(
+        0, ge=0, description="requests a second to one host, of all workers together; 0: no limit"
+    )
+    host_concurrency: int = Field(
+        32, ge=0, description="requests under way to one host, of all workers together; 0: no limit"
+    )
+    hosts: dict[str, HostLimit] = Field(
+        {}, description='limits of their own: `{"iiif.example.org": {"rate": 8, "concurrency": 8}}`'
+    )
+    patience_hours: float = Field(
+        168, gt=0, description="an image fails when its host has refused all requests for so long"
+    )
     decode_threads: int = Field(0, ge=0, description="images decoded at once by a worker; 0: by the cores")
     connect_timeout: float = Field(10, gt=0, description="seconds to reach a host")
     fetch_timeout: float = Field(60, gt=0, description="seconds for one image, from request to last byte")
@@ -81,11 +125,52 @@ class Settings(BaseSettings):
         parse_networks(value)
         return value
 
+    @field_validator("suffixes")
+    @classmethod
+    def _are_suffixes(cls, value: str | None) -> str | None:
+        wrong = [each for each in (value or "").split(",") if not re.fullmatch(r"\s*\.[^\s./]+\s*", each)]
+        if value and wrong:
+            raise ValueError("write suffixes with their dots, separated by commas: .jp2,.tif")
+        return value
+
+    @field_validator("s3_key")
+    @classmethod
+    def _finds_a_key(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groupindex.keys()
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if "key" not in groups or groups - {"key", "work"}:
+            raise ValueError(
+                "it must have a group (?P<key>...), may have (?P<work>...), and no other named one"
+            )
+        return value
+
+    @field_validator("manifest_url")
+    @classmethod
+    def _takes_an_identifier(cls, value: str) -> str:
+        if not re.fullmatch(r"https?://[^{}\s]+\{identifier\}[^{}\s]*", value):
+            raise ValueError("write an http(s) address with {identifier} once in its path")
+        return value
+
+    @field_validator("hosts")
+    @classmethod
+    def _name_hosts(cls, hosts: dict[str, HostLimit]) -> dict[str, HostLimit]:
+        for name in hosts:
+            if not re.fullmatch(r"[^/@\s]+", name):
+                raise ValueError(f"{name!r} is no host: write iiif.example.org, or iiif.example.org:8080")
+        return {name.lower(): limit for name, limit in hosts.items()}
+
 
 def load_settings() -> Settings:
     """Reads the settings. Raises ConfigurationError that names the variable at fault."""
     try:
         return Settings()
+    except SettingsError as error:  # a variable that should hold JSON
+        raise ConfigurationError(
+            f"settings: {error}; write LOOKALIKE_HOSTS as JSON, "
+            '{"iiif.example.org": {"rate": 8, "concurrency": 8}}'
+        ) from None
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()

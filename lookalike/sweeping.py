@@ -1,5 +1,6 @@
 """Gives back what crashed workers held and what the broker lost, and finds the one image that crashes workers."""
 
+import itertools
 from dataclasses import dataclass, field, replace
 
 from psycopg.rows import dict_row
@@ -96,3 +97,18 @@ def give_back_queued(connection: Connection, encoder: str | None, lane: Lane | N
     return connection.execute(
         QUERIES["give_back_queued"], {"encoder": encoder, "lane": lane, "remaining": remaining}
     ).rowcount
+
+
+def claim_worker_name(connection: Connection, host: str, before: str | None = None) -> str:
+    """Returns a name that no living worker has, `host.1`, `host.2`, …; held as long as the connection lives.
+
+    A worker that starts anew after a crash thereby gets its predecessor's name, and finds what that one held. A worker
+    that only lost its connection keeps the name that it had `before`, unless somebody has taken it.
+    """
+    numbered = (f"{host}.{number}" for number in itertools.count(1))
+    for name in itertools.chain([before] if before else [], numbered):
+        row = connection.execute(QUERIES["claim_name"], {"name": name}).fetchone()
+        assert row is not None
+        if row[0]:
+            return name
+    raise AssertionError("the count never ends")

@@ -84,6 +84,19 @@ class Vectors:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def take(self, rows: NDArray[np.int64], image_ids: NDArray[np.int64]) -> "Vectors":
+        """These rows, any of them more than once, as the vectors of other images of the first revision."""
+        labels, looks = self.labels, self.appearances
+        return Vectors(
+            image_ids,
+            np.ones(len(rows), np.int32),
+            self.checksums[rows],
+            self.codes[rows],
+            self.vectors[rows],
+            None if labels is None else Labels(labels.classes[rows], labels.probabilities[rows]),
+            None if looks is None else [looks[row] for row in rows],
+        )
+
 
 def store_vectors(
     connection: psycopg.Connection[tuple[object, ...]], encoder: str, table: sql.Identifier, vectors: Vectors

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from lookalike import deletion, ledger
 from lookalike.errors import SourceError
@@ -104,7 +103,7 @@ class _Batches:
 
     def _take(self, notice: Notice) -> None:
         if isinstance(notice, Image):
-            self._batch.append(replace(notice, source=self._source))
+            self._batch.append(notice)
         elif isinstance(notice, Refused):
             self._counted.refuse(notice)
         elif isinstance(notice, Removal):
@@ -123,7 +122,9 @@ class _Batches:
 
     def _flush(self) -> None:
         with self._connection.transaction():
-            registered = ledger.register(self._connection, self._batch, "backfill", self._chunk_size)
+            registered = ledger.register(
+                self._connection, self._batch, "backfill", self._chunk_size, self._source
+            )
             self._counted.registered += registered
             if self._begun is not None:
                 progress.record(

@@ -27,10 +27,11 @@ _WITH_WORDS = frozenset({Reason.NOT_OPEN, Reason.NO_IMAGE})
 
 @dataclass
 class Intake:
-    """What became of a source's announcements so far."""
+    """What became of a source's announcements so far; `irrelevant` are messages that say nothing of images."""
 
     registered: ledger.Registered = field(default_factory=ledger.Registered)
     deleted: int = 0
+    irrelevant: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     words: Counter[str] = field(default_factory=Counter)
     examples: list[Refused] = field(default_factory=list)
@@ -47,6 +48,7 @@ class Intake:
         """Adds what another intake has counted."""
         self.registered += other.registered
         self.deleted += other.deleted
+        self.irrelevant += other.irrelevant
         self.refused += other.refused
         self.words += other.words
         self.examples += other.examples[: EXAMPLES - len(self.examples)]
@@ -90,7 +92,7 @@ def begin(connection: Connection, name: str, anew: bool) -> Begun:
         return Begun(row and row["position"], Intake())
     registered = ledger.Registered(row["new"], row["changed"], row["unchanged"], row["gone"])
     refused = Counter[str](row["refused"])
-    return Begun(row["position"], Intake(registered, row["deleted"], refused))
+    return Begun(row["position"], Intake(registered, row["deleted"], refused=refused))
 
 
 def has_ended(connection: Connection, name: str) -> bool:
@@ -101,20 +103,28 @@ def has_ended(connection: Connection, name: str) -> bool:
 
 def record(connection: Connection, name: str, intake: Intake, position: Position | None) -> None:
     """Keeps what was announced and where to go on, in the caller's transaction."""
-    registered = intake.registered
     connection.execute(
         QUERIES["record"],
-        {
-            "name": name,
-            "position": None if position is None else json.dumps(position),
-            "new": registered.new,
-            "changed": registered.changed,
-            "unchanged": registered.unchanged,
-            "gone": registered.gone,
-            "deleted": intake.deleted,
-            "refused": json.dumps(intake.refused),
-        },
+        {**_counts(name, intake), "position": None if position is None else json.dumps(position)},
     )
+
+
+def add(connection: Connection, name: str, intake: Intake) -> None:
+    """Adds to what a queue has brought, which several may read, in the caller's transaction."""
+    connection.execute(QUERIES["add"], {**_counts(name, intake), "irrelevant": intake.irrelevant})
+
+
+def _counts(name: str, intake: Intake) -> dict[str, object]:
+    registered = intake.registered
+    return {
+        "name": name,
+        "new": registered.new,
+        "changed": registered.changed,
+        "unchanged": registered.unchanged,
+        "gone": registered.gone,
+        "deleted": intake.deleted,
+        "refused": json.dumps(intake.refused),
+    }
 
 
 def end(connection: Connection, name: str, lasting: bool) -> None:

@@ -1,12 +1,14 @@
-"""Reads the orchestrator's sources beside the dispatcher: backfills to their end, streams for ever.
+"""Reads the orchestrator's sources beside the dispatcher: backfills to their end, streams and queues for ever.
 
-Each source has a thread and a connection of its own: a slow one holds up nobody.
+Each source has a thread and a connection of its own, and so have the manifests that events have promised: a slow one
+holds up nobody.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import psycopg
 
@@ -14,9 +16,11 @@ from lookalike.errors import LookalikeError
 from lookalike.ledger import Connection
 from lookalike.settings import Settings
 from orchestrator import progress
+from orchestrator.events.consumer import consume
+from orchestrator.events.manifests import read_due
 from orchestrator.intake import read_in
 from orchestrator.progress import Intake
-from orchestrator.sources import source_name
+from orchestrator.sources import QUEUE_SCHEME, source_name
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +31,26 @@ LONGEST_PAUSE = 3600.0
 STOP_SECONDS = 5.0
 
 
+# How soon a manifest that is due is asked for.
+MANIFEST_SECONDS = 1.0
+
+# Takes a connection's maker and what stops it; returns the seconds until it is taken again, None when it is over.
+Step = Callable[[Callable[[], Connection], threading.Event], float | None]
+
+
 class _StoppedError(Exception):
     """The orchestrator ends; what was read so far is committed."""
 
 
 @contextmanager
 def reading(settings: Settings, connect: Callable[[], Connection], sources: Sequence[str]) -> Iterator[None]:
-    """Reads the sources in threads, for the time of the block."""
+    """Reads the sources, and the manifests that are due, in threads, for the time of the block."""
     stop = threading.Event()
+    steps: list[Step] = [partial(_read_source, settings, source) for source in sources]
+    steps.append(partial(_read_manifests, settings))
     threads = [
-        threading.Thread(
-            target=_read, args=(settings, connect, source, stop), name=f"read-{number}", daemon=True
-        )
-        for number, source in enumerate(sources)
+        threading.Thread(target=_keep_at, args=(step, connect, stop), name=f"read-{number}", daemon=True)
+        for number, step in enumerate(steps)
     ]
     for thread in threads:
         thread.start()
@@ -51,33 +62,44 @@ def reading(settings: Settings, connect: Callable[[], Connection], sources: Sequ
             thread.join(STOP_SECONDS)
 
 
-def _read(settings: Settings, connect: Callable[[], Connection], source: str, stop: threading.Event) -> None:
-    """Reads one source until its end, again and again if it is a stream. Waits out whatever is away."""
-    name = source_name(source)
+def _keep_at(step: Step, connect: Callable[[], Connection], stop: threading.Event) -> None:
+    """Takes a step again and again until it says that it is over. Waits out whatever is away."""
     pause = FIRST_PAUSE
     while not stop.is_set():
         try:
-            with connect() as connection:
-                if progress.has_ended(connection, name):
-                    log.info("%s was read to its end before: `lookalike add` reads it again", name)
-                    return
-                _read_once(settings, connection, source, stop)
-                is_stream = not progress.has_ended(connection, name)
-            pause = FIRST_PAUSE
-            if not is_stream:
-                return
-            stop.wait(settings.poll_seconds)
+            rest = step(connect, stop)
         except _StoppedError:
             return
-        except (LookalikeError, psycopg.Error) as error:
-            log.warning("%s: %s; trying again in %.0f s", name, " ".join(str(error).split()), pause)
+        except Exception as error:
+            if not isinstance(error, LookalikeError | psycopg.Error):
+                # Nobody would notice that this thread has ended.
+                log.exception("reading")
+            log.warning("%s; trying again in %.0f s", " ".join(str(error).split()), pause)
             stop.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
-        except Exception:
-            # Nobody would notice that this thread has ended.
-            log.exception("%s; trying again in %.0f s", name, pause)
-            stop.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            continue
+        if rest is None:
+            return
+        pause = FIRST_PAUSE
+        stop.wait(rest)
+
+
+def _read_source(
+    settings: Settings, source: str, connect: Callable[[], Connection], stop: threading.Event
+) -> float | None:
+    """Reads one source to its end. Returns the seconds until a stream is looked at again, None for others."""
+    if source.startswith(QUEUE_SCHEME):
+        consume(settings, connect, source, stop)
+        return None
+    name = source_name(source)
+    with connect() as connection:
+        if progress.has_ended(connection, name):
+            log.info("%s was read to its end before: `lookalike add` reads it again", name)
+            return None
+        _read_once(settings, connection, source, stop)
+        if progress.has_ended(connection, name):
+            return None
+    return settings.poll_seconds
 
 
 def _read_once(settings: Settings, connection: Connection, source: str, stop: threading.Event) -> None:
@@ -95,3 +117,10 @@ def _read_once(settings: Settings, connection: Connection, source: str, stop: th
             *(source_name(source), registered.new, registered.changed, intake.deleted),
             intake.refused.total(),
         )
+
+
+def _read_manifests(settings: Settings, connect: Callable[[], Connection], stop: threading.Event) -> float:
+    with connect() as connection:
+        while not stop.wait(MANIFEST_SECONDS):
+            read_due(settings, connection, stop)
+    return MANIFEST_SECONDS

@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 from urllib.request import urlopen
+
+import boto3
 
 ROOT = Path(__file__).parents[1]
 
@@ -165,9 +168,76 @@ def misbehaving_server() -> Iterator[Misbehaving]:
         server.server_close()
 
 
+Answering = Callable[[str], tuple[int, bytes, dict[str, str]]]
+
+
+class WatchedServer(ThreadingHTTPServer):
+    """Answers as it is told by `answering`, each after `seconds`, and remembers when it was asked, and for what.
+
+    `asked` has (time.monotonic, path, status); `most` is the largest number of requests that were under way at once.
+    """
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, answering: Answering, seconds: float = 0.0) -> None:
+        super().__init__(("127.0.0.1", 0), WatchedHandler)
+        self.answering, self.seconds = answering, seconds
+        self.asked: list[tuple[float, str, int]] = []
+        self.most = self.under_way = 0
+        self.lock = threading.Lock()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.host = f"127.0.0.1:{self.server_port}"
+
+    def most_within(self, seconds: float) -> int:
+        """The largest number of requests that came within so many seconds."""
+        times = sorted(began for began, *_ in self.asked)
+        return max(sum(1 for one in times if since <= one < since + seconds) for since in times)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Workers that are killed hang up."""
+
+
+class WatchedHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: WatchedServer
+
+    def do_GET(self) -> None:
+        server = self.server
+        with server.lock:
+            status, body, headers = server.answering(unquote(self.path))
+            server.asked.append((time.monotonic(), self.path, status))
+            server.under_way += 1
+            server.most = max(server.most, server.under_way)
+        time.sleep(server.seconds)
+        with server.lock:
+            server.under_way -= 1
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
 @contextmanager
-def s3_server() -> Iterator[dict[str, str]]:
-    """Runs moto's S3 server; yields the environment that leads boto3 and lookalike to it."""
+def watched_server(answering: Answering, seconds: float = 0.0) -> Iterator[WatchedServer]:
+    """Runs a WatchedServer for the time of the block."""
+    server = WatchedServer(answering, seconds)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def aws_server() -> Iterator[dict[str, str]]:
+    """Runs moto's server of S3, SQS and SNS; yields the environment that leads boto3 and lookalike to it."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
@@ -188,6 +258,25 @@ def s3_server() -> Iterator[dict[str, str]]:
         process.wait()
 
 
+def notifying_bucket(aws: dict[str, str], name: str) -> Any:
+    """Makes a bucket that tells uploads and deletions to a queue of the same name; returns the client of S3."""
+    session = boto3.Session(
+        aws["AWS_ACCESS_KEY_ID"], aws["AWS_SECRET_ACCESS_KEY"], region_name=aws["AWS_DEFAULT_REGION"]
+    )
+    storage = session.client("s3", endpoint_url=aws["AWS_ENDPOINT_URL"])
+    queues = session.client("sqs", endpoint_url=aws["AWS_ENDPOINT_URL"])
+    queue = queues.create_queue(QueueName=name)["QueueUrl"]
+    wanted = queues.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
+    storage.create_bucket(
+        Bucket=name, CreateBucketConfiguration={"LocationConstraint": aws["AWS_DEFAULT_REGION"]}
+    )
+    told = {"QueueArn": wanted["QueueArn"], "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
+    storage.put_bucket_notification_configuration(
+        Bucket=name, NotificationConfiguration={"QueueConfigurations": [told]}
+    )
+    return storage
+
+
 def _answers(address: str) -> bool:
     try:
         with urlopen(address, timeout=1):
@@ -196,11 +285,14 @@ def _answers(address: str) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, what: str = "the condition") -> None:
-    """Waits until the condition holds; fails the test after so many seconds."""
+def wait_until(
+    condition: Callable[[], bool], seconds: float, what: str | Callable[[], str] = "the condition"
+) -> None:
+    """Waits until the condition holds; fails the test after so many seconds, and says what did not come."""
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, f"{what} did not come within {seconds} s"
+        if time.monotonic() >= until:
+            raise AssertionError(f"{what() if callable(what) else what} did not come within {seconds} s")
         time.sleep(0.05)
 
 

@@ -55,7 +55,7 @@ def worker_app(settings: Settings) -> Celery:
 
     def load(**_: Any) -> None:
         try:
-            running.append(start_embedder(settings, endpoints.database_url))
+            running.append(start_embedder(settings, endpoints))
         except LookalikeError as error:
             raise SystemExit(f"lookalike worker: {error}") from None
         except psycopg.errors.UndefinedTable:

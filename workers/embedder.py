@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -30,10 +30,13 @@ from lookalike.database import connect, make_pool
 from lookalike.encoders import find_encoder
 from lookalike.envelope import refusals
 from lookalike.errors import LostLeaseError, ServiceError
+from lookalike.hosts import SharedHosts
 from lookalike.kinds import KINDS
 from lookalike.ledger import Chunk, Lease
+from lookalike.services import Endpoints
 from lookalike.settings import Settings
 from workers.fetch import Fetcher
+from workers.gate import TurnedAway
 from workers.network import Fingerprint, check_fingerprint, load_encoder
 from workers.pipeline import Pipeline, Work
 from workers.turned import TurnedEmbedder
@@ -94,12 +97,13 @@ class Turns:
         return not earlier if turn.alone else not any(one.alone for one in earlier)
 
 
-def start_embedder(settings: Settings, database_url: str) -> "Embedder":
+def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
     """Loads the encoder, checks it, and takes back what a crashed predecessor of the same name held.
 
     Waits for a database that is away. Raises EncoderError, which says what to do: FingerprintError when the encoder
     gives other vectors than those that the archive was made with.
     """
+    database_url = endpoints.database_url
     spec = find_encoder(settings.encoder)
     encoder = load_encoder(spec.name, settings)
     lifeline = _await_database(database_url)
@@ -107,7 +111,7 @@ def start_embedder(settings: Settings, database_url: str) -> "Embedder":
     recorded = archive.recorded_fingerprint(lifeline, spec.name, encoder.fingerprint.to_json())
     check_fingerprint(encoder, Fingerprint.from_json(recorded))
     calibration = archive.load_calibration(lifeline, spec.name)
-    name = ledger.claim_worker_name(lifeline, socket.gethostname())
+    name = sweeping.claim_worker_name(lifeline, socket.gethostname())
     crashed = sweeping.sweep(lifeline, name).crashed
     log.info("worker %s: %s on %s, batches of %d", name, spec.name, encoder.device, encoder.batch_size)
     if crashed:
@@ -115,13 +119,23 @@ def start_embedder(settings: Settings, database_url: str) -> "Embedder":
     pool = make_pool(database_url, application_name=f"lookalike worker {name}", max_size=8)
     pool.open()
     fetcher = Fetcher(settings)
-    pipeline = Pipeline(settings, fetcher, encoder)
-    turned = TurnedEmbedder(settings, fetcher, encoder, calibration)
+    pipeline = Pipeline(settings, fetcher, encoder, _share_hosts(endpoints.broker_url, name))
+    turned = TurnedEmbedder(settings, fetcher, pipeline.gate, encoder, calibration)
     embedder = Embedder(settings, name, pool, pipeline, calibration, turned)
     threading.Thread(
         target=embedder.heartbeat, args=(lifeline, database_url), name="heartbeat", daemon=True
     ).start()
     return embedder
+
+
+def _share_hosts(broker_url: str, name: str) -> SharedHosts | None:
+    """What this worker may ask of hosts beside the others; None where their Valkey cannot be addressed."""
+    try:
+        # Unlike a name in the ledger, one among those that hold something of a host has no successor.
+        return SharedHosts(broker_url, f"{name}:{uuid4().hex}")
+    except ValueError:
+        log.warning("limits of hosts hold for each worker alone: BROKER_URL is no address of a single Valkey")
+        return None
 
 
 def _await_database(database_url: str) -> ledger.Connection:
@@ -155,7 +169,9 @@ class Embedder:
         self._pipeline = pipeline
         self._calibration = calibration
         self._started_at = datetime.now(UTC)
-        self._policy = ledger.RetryPolicy(settings.tries, settings.retry_seconds)
+        self._policy = ledger.RetryPolicy(
+            settings.tries, settings.retry_seconds, settings.patience_hours * 3600
+        )
         self._held: dict[int, Held] = {}
         self._lock = threading.Lock()
         self._turns = Turns()
@@ -178,7 +194,12 @@ class Embedder:
             log.debug("chunk %d: stale message", claim.chunk)
             return
         # An analysis has vectors already: there is nothing to wait for.
-        held = Held(claim, self._pipeline.submit(chunk.images) if chunk.analysis is None else Work([]))
+        work = (
+            self._pipeline.submit(chunk.images, chunk.lane == "events")
+            if chunk.analysis is None
+            else Work([])
+        )
+        held = Held(claim, work)
         with self._lock:
             self._held[claim.chunk] = held
             # Too late to be among those that `stop` gave up.
@@ -198,24 +219,34 @@ class Embedder:
         analysis = self._in_database(lambda connection: analyses.find(connection, number))
         kind = KINDS[analysis.kind]
         missed: list[ledger.Failure] = []
+        turned_away: list[TurnedAway] = []
 
         def find(connection: ledger.Connection) -> object:
             missed.clear()
-            return kind.find(connection, analysis, chunk.images, partial(self._turned, missed=missed))
+            turned_away.clear()
+            turned = partial(self._turned, missed=missed, turned_away=turned_away)
+            return kind.find(connection, analysis, chunk.images, turned)
 
         found = self._in_database(find)
         if self._is_given_up(held):
             return
+        postponed = self._schedule(chunk, turned_away)
 
         def store(connection: ledger.Connection, chunk: Chunk) -> None:
             kind.store(connection, analysis, chunk.images, found)
 
         try:
             self._in_database(
-                lambda connection: ledger.finish_analysis(connection, chunk, store, missed, self._policy)
+                lambda connection: ledger.finish_analysis(
+                    connection, chunk, store, missed, self._policy, postponed
+                )
             )
         except LostLeaseError:
             log.warning("chunk %d: somebody else holds or has finished it", held.claim.chunk)
+
+    def _schedule(self, chunk: Chunk, turned_away: list[TurnedAway]) -> list[ledger.Postponement]:
+        """When images come back that their hosts could not be asked for."""
+        return self._pipeline.gate.schedule(turned_away, chunk.lane == "events") if turned_away else []
 
     def _is_given_up(self, held: Held) -> bool:
         """Whether the work on a chunk is in vain; what is still ours is given back."""
@@ -229,15 +260,20 @@ class Embedder:
     def _settle(self, chunk: Chunk, held: Held) -> None:
         if not self._is_given_up(held):
             vectors, failures = held.work.vectors(self._calibration), held.work.failures
+            postponed = self._schedule(chunk, held.work.turned_away)
             try:
                 with self._pipeline.gauges.busy("store"):
                     self._in_database(
-                        lambda connection: ledger.finish(connection, chunk, vectors, failures, self._policy)
+                        lambda connection: ledger.finish(
+                            connection, chunk, vectors, failures, self._policy, postponed
+                        )
                     )
             except LostLeaseError:
                 log.warning("chunk %d: somebody else holds or has finished it", held.claim.chunk)
             for failure in failures:
                 log.info("image %s: %s: %s", failure.image.key, failure.reason, failure.detail)
+            for one in postponed:
+                log.info("%d images come back in %.0f s: %s", len(one.images), one.seconds, one.detail)
 
     def _in_database(self, step: Callable[[ledger.Connection], Result]) -> Result:
         """Runs one step of the ledger; a database that is away is waited for, as long as a lease may last.
@@ -284,7 +320,7 @@ class Embedder:
             os._exit(EXIT_HUNG)
         if lifeline.closed:
             lifeline = connect(database_url, application_name="lookalike worker")
-            self.name = ledger.claim_worker_name(lifeline, socket.gethostname(), self.name)
+            self.name = sweeping.claim_worker_name(lifeline, socket.gethostname(), self.name)
         ours = ledger.renew(lifeline, [one.claim for one in held], self._settings.lease_seconds)
         with self._lock:
             for one in held:

@@ -15,11 +15,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from lookalike.errors import ImageError
+from lookalike.hosts import host_of
 from lookalike.images import Protocol
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from workers.budget import Reserve
-from workers.http import Allowance, HttpClient, describe, require
+from workers.gate import Host
+from workers.http import Allowance, Answered, HttpClient, describe, require
 from workers.iiif import choose_sizes, read_service
 from workers.s3 import S3Reader
 
@@ -38,6 +40,10 @@ def _reserve_nothing(_: int) -> None:
     """For callers that fetch one image at a time."""
 
 
+def _tell_nobody(_: int, __: float | None) -> None:
+    """For callers that fetch so few images that no host minds."""
+
+
 class Fetcher:
     """Fetches for many threads of one process at once. Connections are kept and reused until `close`."""
 
@@ -47,12 +53,20 @@ class Fetcher:
         self._http = HttpClient(settings)
         self._s3 = S3Reader(self._http)
 
+    def host(self, url: str) -> Host:
+        """Where an image is fetched from. Requests that a redirect leads elsewhere count for the first host."""
+        if url[:5].lower() == "s3://":
+            return Host(host_of(self._s3.locate(url)), limited=False)
+        name = host_of(url)
+        return Host(name, limited=bool(name))
+
     def fetch(
         self,
         url: str,
         protocol: Protocol,
         shorter_side: int,
         reserve: Reserve = _reserve_nothing,
+        answered: Answered = _tell_nobody,
         *,
         outside: bool = False,
     ) -> Fetched:
@@ -61,13 +75,14 @@ class Fetcher:
         With protocol "file", `url` is a `file://`, `http(s)://` or `s3://bucket/key` address, or an absolute
         path. With "iiif", it is the base of an image service, which is asked for the smallest picture whose
         shorter side has at least `shorter_side` pixels, if the original has so many. `reserve` is called with numbers
-        of bytes before they are read, and may block until there is room for them. An address that is not the operator's
+        of bytes before they are read, and may block until there is room for them; `answered` with each answer of the
+        host: its status, and the seconds after which it wants to be asked again. An address that is not the operator's
         own comes from `outside`: it may name no file, and leads only where the guard allows.
 
         Raises ImageError with one of the reasons of fetching; THROTTLED carries the seconds the host asked to
         wait.
         """
-        allowance = Allowance(self._limit, time.monotonic() + self._seconds, reserve, outside)
+        allowance = Allowance(self._limit, time.monotonic() + self._seconds, reserve, answered, outside)
         if outside and url.partition("://")[0].lower() not in ("http", "https", "s3"):
             raise ImageError(Reason.FORBIDDEN_ADDRESS, "an address from outside names a file of this machine")
         if protocol == "iiif":

@@ -6,7 +6,7 @@ or put a password or a signed query into an error.
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
@@ -39,17 +39,22 @@ _REASONS = {
 }
 
 
+Answered = Callable[[int, float | None], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """What one file may take: so many bytes, until `deadline` on the clock of time.monotonic.
 
-    `reserve` is told of bytes before they are read, and may block; time spent there does not count. `outside`: the
-    address is not the operator's own.
+    `reserve` is told of bytes before they are read, and may block; time spent there does not count. `answered` is told
+    of each answer: its status, and the seconds after which the host wants to be asked again, where it says so.
+    `outside`: the address is not the operator's own.
     """
 
     limit: int
     deadline: float
     reserve: Reserve
+    answered: Answered
     outside: bool = False
 
 
@@ -103,6 +108,7 @@ class HttpClient:
                 onward: str | None = handle.curl.getinfo(pycurl.REDIRECT_URL)
                 is_inside = bool(onward) and not outside and handle.has_inner_peer()
             if not onward or not redirects:
+                allowance.answered(response.status, response.retry_after)
                 return response
             outside = not (is_inside and is_same_place(step, onward))
             address, step, headers = _follow(step, onward), onward, None

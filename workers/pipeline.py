@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lookalike.calibration import Calibration
 from lookalike.errors import ImageError
+from lookalike.hosts import SharedHosts
 from lookalike.ledger import ChunkImage, Failure
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
@@ -27,7 +28,9 @@ from workers.appearance import Glimpse, appearances_of
 from workers.budget import Budget, Share
 from workers.decode import decode
 from workers.fetch import Fetcher
+from workers.gate import Gate, Host, TurnedAway, Visit, requests_for
 from workers.gauges import Gauges
+from workers.line import Run
 from workers.network import Encoder, is_fatal
 from workers.network.runtime import available_cores
 
@@ -65,7 +68,8 @@ class Work:
 
     def __init__(self, images: Sequence[ChunkImage]) -> None:
         self.images = images
-        self.failures: list[Failure] = []
+        self.turned_away: list[TurnedAway] = []
+        self._failures: list[tuple[Failure, Run | None]] = []
         self.cancelled = threading.Event()
         self._vectors: dict[int, Encoding] = {}
         self._open = len(images)
@@ -77,9 +81,23 @@ class Work:
     def store(self, index: int, encoding: Encoding) -> None:
         self._settle(lambda: self._vectors.__setitem__(index, encoding))
 
-    def fail(self, index: int, error: ImageError) -> None:
+    def fail(self, index: int, error: ImageError, run: Run | None = None) -> None:
+        """Settles an image without a vector. `run`: the refusals of its host that it is part of."""
         failure = Failure(self.images[index], error.reason, error.detail, error.retry_after)
-        self._settle(lambda: self.failures.append(failure))
+        self._settle(lambda: self._failures.append((failure, run)))
+
+    def turn_away(self, index: int, host: Host, paused: bool, detail: str) -> None:
+        """Settles an image that could not be asked for: it comes back later."""
+        turned_away = TurnedAway(self.images[index], host, paused, detail)
+        self._settle(lambda: self.turned_away.append(turned_away))
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Images without a vector. Whether a refusal is about one image or about all is known best in the end."""
+        return [
+            replace(failure, passing=run is not None and run.blocked and failure.reason is Reason.FORBIDDEN)
+            for failure, run in self._failures
+        ]
 
     def _settle(self, record: Callable[[], None]) -> None:
         with self._lock:
@@ -121,6 +139,8 @@ class Item:
 
     work: Work
     index: int
+    host: Host
+    visit: Visit | None = None
     share: Share | None = None
     data: bytes = b""
     checksum: bytes = b""
@@ -128,13 +148,12 @@ class Item:
     glimpse: Glimpse | None = None
 
 
-Queue = queue.SimpleQueue[Item] | queue.Queue[Item]
-
-
 class Pipeline:
     """The stages of one worker process. `submit` may be called from any thread."""
 
-    def __init__(self, settings: Settings, fetcher: Fetcher, encoder: Encoder) -> None:
+    def __init__(
+        self, settings: Settings, fetcher: Fetcher, encoder: Encoder, hosts: SharedHosts | None = None
+    ) -> None:
         self._settings = settings
         self._fetcher = fetcher
         self._encoder = encoder
@@ -149,15 +168,15 @@ class Pipeline:
                 "store": chunk_threads(settings, encoder.device),
             }
         )
-        self._to_fetch: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self.gate: Gate[Item] = Gate(settings, hosts, self._turn_away)
         self._budget = Budget(HELD_FOR_A_THREAD * settings.fetch_threads, HELD_BYTES)
         # Bounded by the budget: whatever waits here has a share of it.
         self._to_decode: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._to_encode: queue.Queue[Item] = queue.Queue(maxsize=max(2 * encoder.batch_size, DECODED))
         self._upstream = 0
         self._count = threading.Lock()
-        fetching = ("fetch", self._to_fetch, self._fetch, self._to_decode.put)
-        decoding = ("decode", self._to_decode, self._decode, self._hand_over)
+        fetching = ("fetch", self._next_to_fetch, self._fetch, self._to_decode.put)
+        decoding = ("decode", self._to_decode.get, self._decode, self._hand_over)
         _start_threads("fetch", settings.fetch_threads, self._run_stage, fetching)
         _start_threads("decode", decoders, self._run_stage, decoding)
         _start_threads("encode", encoder.passes, self._encode_forever, ())
@@ -167,22 +186,46 @@ class Pipeline:
         """Images in a full batch; it may shrink when the device runs out of memory."""
         return self._encoder.batch_size
 
-    def submit(self, images: Sequence[ChunkImage]) -> Work:
-        """Starts on the images of a chunk; returns at once."""
+    def submit(self, images: Sequence[ChunkImage], urgent: bool = False) -> Work:
+        """Starts on the images of a chunk; returns at once. Urgent ones go before all that wait for their host."""
         work = Work(images)
         with self._count:
             self._upstream += len(images)
-        for index in range(len(images)):
-            self._to_fetch.put(Item(work, index))
+        items = [Item(work, index, self._host(image)) for index, image in enumerate(images)]
+        self.gate.put(
+            ((item, item.host, requests_for(images[item.index].protocol)) for item in items), urgent
+        )
         return work
 
+    def _host(self, image: ChunkImage) -> Host:
+        try:
+            return self._fetcher.host(image.url)
+        except Exception:  # whatever is wrong with it: to fetch it fails as well, and for a named reason
+            log.debug("image %s has no host", image.key, exc_info=True)
+            return Host("", limited=False)
+
+    def _next_to_fetch(self) -> Item:
+        item, visit = self.gate.take()
+        item.visit = visit
+        return item
+
+    def _turn_away(self, item: Item, host: Host, paused: bool, detail: str) -> None:
+        item.work.turn_away(item.index, host, paused, detail)
+        self._leave(item)
+
     def _run_stage(
-        self, name: str, source: Queue, step: Callable[[Item], None], pass_on: Callable[[Item], None]
+        self,
+        name: str,
+        take: Callable[[], Item],
+        step: Callable[[Item], None],
+        pass_on: Callable[[Item], None],
     ) -> None:
         """Takes images through one stage for ever. What fails here goes no further."""
         while True:
-            item = source.get()
+            item = take()
             if item.work.cancelled.is_set():
+                if item.visit is not None:
+                    item.visit.withdraw()
                 self._leave(item)
                 continue
             try:
@@ -199,10 +242,19 @@ class Pipeline:
 
     def _fetch(self, item: Item) -> None:
         image = item.work.images[item.index]
+        assert item.visit is not None
         item.share = self._budget.open()
-        fetched = self._fetcher.fetch(
-            image.url, image.protocol, self._shorter_side, item.share.reserve, outside=image.outside
-        )
+        try:
+            fetched = self._fetcher.fetch(
+                image.url,
+                image.protocol,
+                self._shorter_side,
+                item.share.reserve,
+                item.visit.answered,
+                outside=image.outside,
+            )
+        finally:
+            item.visit.leave()
         item.data, item.checksum = fetched.data, fetched.checksum
 
     def _decode(self, item: Item) -> None:
@@ -217,7 +269,10 @@ class Pipeline:
         self._leave(item)
 
     def _fail(self, item: Item, error: ImageError) -> None:
-        item.work.fail(item.index, error)
+        if error.reason is Reason.THROTTLED:
+            item.work.turn_away(item.index, item.host, True, error.detail)
+        else:
+            item.work.fail(item.index, error, item.visit.run if item.visit else None)
         self._leave(item)
 
     def _leave(self, item: Item) -> None:
@@ -264,7 +319,7 @@ class Pipeline:
         self.gauges.batch(len(batch), self._encoder.batch_size)
         vectors = encoded.vectors
         labels = None if encoded.classes is None else Labels.best(encoded.classes)
-        sound = np.isfinite(vectors).all(axis=1) & (np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)
+        sound = are_sound(vectors)
         for row, item in enumerate(batch):
             if sound[row]:
                 best = None if labels is None else labels.row(row)
@@ -272,6 +327,12 @@ class Pipeline:
                 item.work.store(item.index, Encoding(item.checksum, vectors[row], best, item.glimpse))
             else:
                 item.work.fail(item.index, ImageError(Reason.INVALID_VECTOR, "NaN, infinite or zero"))
+
+
+def are_sound(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of the vectors (n, d) are finite and of unit length."""
+    sound: NDArray[np.bool_] = np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3  # never true of NaN
+    return sound
 
 
 def chunk_threads(settings: Settings, device: str) -> int:

@@ -71,6 +71,15 @@ class S3Reader:
             raise ImageError(Reason.UNREACHABLE, f"S3 as set up here: {type(error).__name__}") from error
         return require(response, url)
 
+    def locate(self, url: str) -> str:
+        """The http(s) address that `s3://bucket/key` is read from; empty where that cannot be known."""
+        bucket, _, key = url[len("s3://") :].partition("/")
+        try:
+            account = self._find_account()
+            return _locate(account, bucket, key, self._regions.get(bucket, account.region))
+        except (BotoCoreError, ValueError):
+            return ""
+
     def _get(self, account: _Account, bucket: str, key: str, region: str, allowance: Allowance) -> Response:
         url = _locate(account, bucket, key, region)
         headers: dict[str, str] = {}

@@ -11,7 +11,7 @@ COPY lookalike /src/lookalike
 COPY orchestrator /src/orchestrator
 COPY workers /src/workers
 COPY cli /src/cli
-RUN --mount=type=cache,target=/root/.cache/pip pip install --root-user-action=ignore "/src[catalogue]"
+RUN --mount=type=cache,target=/root/.cache/pip pip install --root-user-action=ignore "/src[catalogue,inventory]"
 
 # By number: Kubernetes cannot tell from a name that it is not root.
 USER 10001

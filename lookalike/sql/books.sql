@@ -25,8 +25,8 @@ select coalesce(sum(coalesce(cardinality(ids), hi - lo + 1)), 0)::bigint from un
 where encoder = %(encoder)s
 
 -- name: rate
--- Images in chunks that were finished in the last minute.
-select coalesce(sum(coalesce(cardinality(ids), hi - lo + 1)), 0)::bigint from chunks
+-- Images in chunks that were finished in the last minute, without those that were sent away.
+select coalesce(sum(coalesce(cardinality(ids), hi - lo + 1) - postponed), 0)::bigint from chunks
 where encoder = %(encoder)s and state = 'done' and done_at > now() - interval '1 minute'
 
 -- name: failures

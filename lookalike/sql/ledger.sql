@@ -1,8 +1,8 @@
 -- name: make_incoming
 -- Where a batch of announcements waits to be merged; one for each connection.
 create temporary table if not exists incoming (
-    key text, url text, protocol text, work text, title text, licence text, access text, content text, source text,
-    digitised text, as_of text, outside boolean
+    key text, url text, protocol text, work text, title text, licence text, access text, content text, digitised text,
+    as_of text, outside boolean, source text
 ) on commit delete rows
 
 -- name: copy_incoming
@@ -20,7 +20,7 @@ select pg_advisory_xact_lock_shared(hashtextextended('lookalike deletions', 0))
 with said as materialized (
     select n.key, not d.by_hand and (
         coalesce(n.url <> d.url, false) or coalesce(n.as_of::timestamptz > d.as_of, n.content <> d.content, false)) as back
-    from incoming n join deleted_images d on d.key = n.key
+    from incoming n cross join lateral (select * from deleted_images d where d.key = n.key offset 0) d
 ), forgotten as (
     delete from deleted_images d using said s where s.back and d.key = s.key
 ), dropped as (
@@ -34,11 +34,12 @@ select count(*) from said where not back
 -- would lock their rows, which writes them, and use up an id for each. So are those of an earlier time than what is
 -- known. An image whose content changed gets the next revision; where it cannot be compared (content is null here or
 -- there), a new address counts as new content, and so does an event that knows the content. An address that the operator
--- has given stays his own, whoever repeats it from outside.
+-- has given stays his own, whoever repeats it from outside. `offset 0` keeps the planner from reading all of a middling
+-- archive for every batch: each key is looked up in the index.
 insert into images as i (key, url, protocol, work, title, licence, access, content, source, digitised, as_of, outside)
 select n.key, n.url, n.protocol, n.work, n.title, n.licence, n.access, n.content, n.source,
     coalesce(n.digitised::date, i.digitised, current_date), coalesce(n.as_of::timestamptz, i.as_of), n.outside
-from incoming n left join images i on i.key = n.key
+from incoming n left join lateral (select * from images i where i.key = n.key offset 0) i on true
 where i.id is null
    or not coalesce(n.as_of::timestamptz < i.as_of, false)
    and (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised, i.as_of, i.outside)
@@ -106,7 +107,8 @@ returning c.id as chunk, c.lease
 update chunks
 set state = 'running', worker = %(worker)s, lease_until = now() + make_interval(secs => %(seconds)s)
 where id = %(chunk)s and lease = %(lease)s and state = 'queued'
-returning encoder, lane, attempts, lo, hi, ids, analysis
+returning encoder, lane, attempts, lo, hi, ids, analysis,
+    extract(epoch from now() - waiting_since)::double precision as waited
 
 -- name: select_images_in_range
 -- The images of a range chunk that still lack a vector of their present content.
@@ -140,7 +142,7 @@ returning id
 
 -- name: finish
 -- The fence: only the holder of the lease finishes a chunk.
-update chunks set state = 'done', done_at = now(), lease = null, lease_until = null
+update chunks set state = 'done', done_at = now(), lease = null, lease_until = null, postponed = %(postponed)s
 where id = %(chunk)s and lease = %(lease)s and state = 'running'
 
 -- name: give_back
@@ -230,6 +232,15 @@ select encoder, 'analysis', %(ids)s, id from analyses where encoder = %(encoder)
 insert into chunks (encoder, lane, attempts, ids, not_before, parent, analysis)
 values (%(encoder)s, %(lane)s, %(attempts)s, %(ids)s, now() + make_interval(secs => %(seconds)s), %(parent)s,
     %(analysis)s)
+
+-- name: insert_postponed
+-- Images that were not asked for, and when they are to come back: no attempt was spent. How long a host has refused all
+-- requests is passed on; where images only wait for their turn, it does not.
+insert into chunks (encoder, lane, attempts, ids, not_before, parent, analysis, waiting_since)
+select c.encoder, c.lane, c.attempts, string_to_array(t.ids, ',')::bigint[], now() + make_interval(secs => t.seconds),
+    c.id, c.analysis, case when t.paused then coalesce(c.waiting_since, now()) end
+from chunks c, unnest(%(ids)s::text[], %(seconds)s::double precision[], %(paused)s::boolean[]) as t (ids, seconds, paused)
+where c.id = %(chunk)s
 
 -- name: count_missed
 -- Images that an analysis could not look at, and does not try again.

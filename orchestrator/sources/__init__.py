@@ -1,4 +1,4 @@
-"""Everything that announces images: folders, tables, S3 prefixes, IIIF manifests and collections.
+"""Everything that announces images: folders, tables, S3 prefixes and inventories, IIIF manifests and collections.
 
 Sources only read and only look at names and records: they never open an image, and never touch the ledger.
 """
@@ -13,15 +13,35 @@ from urllib.parse import urlsplit
 from lookalike.errors import SourceError
 from lookalike.images import Announcement, Image, Notice, Position, Refused
 from lookalike.settings import Settings
-from orchestrator.sources import folder, iiif, s3, tables
-from orchestrator.sources.records import absolute_path, has_image_suffix, printable, without_secrets
+from orchestrator.sources import (
+    catalogue,
+    catalogue_snapshot,
+    discovery,
+    folder,
+    iiif,
+    inventory,
+    s3,
+    tables,
+)
+from orchestrator.sources.discovery_stream import is_stream
+from orchestrator.sources.records import (
+    absolute_path,
+    has_image_suffix,
+    image_suffixes,
+    printable,
+    without_secrets,
+)
 from orchestrator.sources.web import Web
+from orchestrator.sources.web_download import downloaded
 
-__all__ = ["STANDARD_INPUT", "open_source", "read_source", "source_name"]
+__all__ = ["QUEUE_SCHEME", "STANDARD_INPUT", "open_source", "read_source", "source_name"]
 
 STANDARD_INPUT = "-"
+QUEUE_SCHEME = "sqs:"
+"""A queue of events is no source with an end: see `orchestrator.events`."""
 
 _TABLE = re.compile(r".*\.(?:csv|(jsonl|ndjson))(?:\.gz)?", re.IGNORECASE | re.DOTALL)
+_JSON = re.compile(r".*\.(?:json|jsonl|ndjson)(\.gz)?", re.IGNORECASE | re.DOTALL)
 
 
 def open_source(spec: str, settings: Settings) -> Iterator[Announcement]:
@@ -42,16 +62,24 @@ def read_source(spec: str, settings: Settings, position: Position | None = None)
     | an image file | this one |
     | `*.csv`, `*.jsonl`, `*.ndjson`, each with `.gz` or not, file or URL | a table, see `tables.read_table` |
     | `-` | a table on standard input, CSV or JSON lines, gzipped or not, by its first bytes |
+    | URL of `/catalogue/v2/images` or `/works`, with a query, or of one of them | Wellcome's Catalogue API |
+    | `*.json.gz`, `*.json`, `*.jsonl`, file or (`*.json.gz`) URL, by its content | a snapshot of that catalogue |
     | `*.json`, any other `http(s)://` URL | a IIIF manifest or collection, version 2 or 3 |
+    | likewise, when it holds an `OrderedCollection` | a IIIF Change Discovery stream |
     | `s3://bucket/prefix` | the objects below the prefix whose names end as images do |
+    | `s3://bucket/path/manifest.json` | the objects of an S3 Inventory (a local copy as well), or a IIIF manifest |
 
     It streams: memory does not grow with the source. Raises SourceError, at the first announcement, when the
     source as a whole cannot be read, and later on when it breaks off; its message says what to do.
     """
     if spec == STANDARD_INPUT:
         yield from tables.read_table(sys.stdin.buffer, "standard input", Path.cwd())  # type: ignore[arg-type]
+    elif spec.startswith(QUEUE_SCHEME):
+        raise SourceError(
+            f"{printable(spec)} is a queue, which has no end: lookalike orchestrate {printable(spec)}"
+        )
     elif spec.startswith("s3://"):
-        yield from s3.list_prefix(spec, settings)
+        yield from s3.read_address(spec, settings, position)
     elif re.match(r"https?://", spec, re.IGNORECASE):
         yield from _from_web(spec, settings, position)
     else:
@@ -62,24 +90,69 @@ def source_name(spec: str) -> str:
     """What the images of a source are filed under: its spec, without passwords and tokens."""
     if spec == STANDARD_INPUT:
         return "standard input"
+    if catalogue.is_catalogue(spec) and "@" not in spec:
+        return printable(spec)  # its filters tell one query from another
     return without_secrets(spec) if re.match(r"https?://", spec, re.IGNORECASE) else printable(spec)
 
 
-def _from_web(url: str, settings: Settings, position: Position | None) -> Iterator[Notice]:  # noqa: ARG001
+def _from_web(url: str, settings: Settings, position: Position | None) -> Iterator[Notice]:
     try:
-        table = _TABLE.fullmatch(urlsplit(url).path)
+        path = urlsplit(url).path
     except ValueError as error:
         raise SourceError(f"{printable(url)} is not an address: {error}") from None
-    if table is None:
-        yield from iiif.read_url(url, settings)
+    if table := _TABLE.fullmatch(path):
+        yield from _from_web_table(url, bool(table[1]), settings, position)
+    else:
+        yield from _from_web_document(url, path, settings, position)
+
+
+def _from_web_table(
+    url: str, json_lines: bool, settings: Settings, position: Position | None
+) -> Iterator[Notice]:
+    """Downloads the table first: to register it takes longer than connections last."""
+    wanted = position.get("identity") if position else None
+    with (
+        Web(settings, given=url) as web,
+        downloaded(web, url, settings, wanted) as download,
+        download.path.open("rb") as stream,
+    ):
+        rows = tables.read_table(
+            stream,
+            without_secrets(url),
+            url,
+            json_lines=json_lines,
+            identity=download.version,
+            position=position,
+        )
+        yield from web.vouch(rows)
+
+
+def _from_web_document(
+    url: str, path: str, settings: Settings, position: Position | None
+) -> Iterator[Notice]:
+    if catalogue.is_catalogue(url):
+        yield from catalogue.read_catalogue(url, settings, position)
+    elif path.lower().endswith(".json.gz"):
+        yield from catalogue_snapshot.read_url(url, settings, position)
+    else:
+        with Web(settings, given=url) as web:
+            yield from web.vouch(_from_document(web, web.json(url), url, position))
+
+
+def _from_document(web: Web, document: object, address: str, position: Position | None) -> Iterator[Notice]:
+    if is_stream(document):
+        yield from discovery.read_stream(web, document, address, position)
+    else:
+        yield from iiif.read(web, document, address, position)
+
+
+def _from_document_file(path: Path, settings: Settings, position: Position | None) -> Iterator[Notice]:
+    document = iiif.load_file(path)
+    if inventory.is_manifest(document):
+        yield from inventory.read_file(path, document, settings, position)
         return
-    web = Web(settings, given=url)
-    try:
-        with web.stream(url) as stream:
-            rows = tables.read_table(stream, without_secrets(url), url, json_lines=bool(table[1]))
-            yield from web.vouch(rows)
-    finally:
-        web.close()
+    with Web(settings) as web:
+        yield from _from_document(web, document, str(path), position)
 
 
 def _from_path(spec: str, settings: Settings, position: Position | None) -> Iterator[Notice]:
@@ -91,17 +164,20 @@ def _from_path(spec: str, settings: Settings, position: Position | None) -> Iter
     except OSError as error:
         raise SourceError(f"{printable(spec)} cannot be read: {error.strerror}") from error
     if path.is_dir():
-        yield from folder.read_folder(path, position)
+        yield from folder.read_folder(path, image_suffixes(settings), position)
+    elif _JSON.fullmatch(path.name) and path.is_file() and catalogue_snapshot.is_snapshot(path):
+        yield from catalogue_snapshot.read_file(path, settings, position)
     elif table:
         yield from _from_table(path, bool(table[1]), position)
-    elif path.suffix.lower() == ".json":
-        yield from iiif.read_file(path, settings)
+    elif _JSON.fullmatch(path.name):
+        yield from _from_document_file(path, settings, position)
     elif has_image_suffix(path.name):
         yield folder.read_file(path, path.parent)
     else:
         raise SourceError(
             f"{printable(spec)} is no source: give a folder, an image, *.csv, *.jsonl (or .gz of these), "
-            "- for standard input, a IIIF manifest (*.json or a URL), or s3://bucket/prefix"
+            "- for standard input, a IIIF manifest or a snapshot of a catalogue (*.json, *.json.gz or a URL), or "
+            "s3://bucket/prefix"
         )
 
 

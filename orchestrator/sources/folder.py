@@ -9,6 +9,7 @@ from lookalike.errors import SourceError
 from lookalike.images import Announcement, Checkpoint, Position, Refused
 from lookalike.reasons import Reason
 from orchestrator.sources.records import (
+    IMAGE_SUFFIXES,
     absolute_path,
     announce,
     file_url,
@@ -21,8 +22,10 @@ CHECKPOINT_FILES = 256
 """A stopped read is gone on with behind the last so many files that were committed."""
 
 
-def read_folder(folder: Path, position: Position | None = None) -> Iterator[Announcement | Checkpoint]:
-    """Yields all files below the folder with an image suffix, sorted by path; behind a position, if one is given.
+def read_folder(
+    folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES, position: Position | None = None
+) -> Iterator[Announcement | Checkpoint]:
+    """Yields all files below the folder with one of the suffixes, sorted by path; behind a position, if one is given.
 
     Hidden files and folders are passed over. Keys are paths from the folder with its name in front
     (`photos/2024/a.jpg` for the folder `/data/photos`), content is size and modification time in nanoseconds.
@@ -33,7 +36,7 @@ def read_folder(folder: Path, position: Position | None = None) -> Iterator[Anno
     """
     root = absolute_path(folder)
     try:
-        names = _sorted_names(str(root))
+        names = _sorted_names(str(root), suffixes)
     except OSError as error:
         raise SourceError(
             f"{folder} cannot be read: {error.strerror}; check the path and its permissions"
@@ -53,7 +56,7 @@ def read_folder(folder: Path, position: Position | None = None) -> Iterator[Anno
                 yield Checkpoint({"folder": str(root), "behind": path})
         elif _may_enter(Path(path), home, entered):
             try:
-                pending.extend(path + name for name in reversed(_sorted_names(path)))
+                pending.extend(path + name for name in reversed(_sorted_names(path, suffixes)))
             except OSError as error:
                 yield Refused(
                     printable(path), Reason.FORBIDDEN, f"the folder cannot be read: {error.strerror}"
@@ -74,14 +77,14 @@ def read_file(path: Path, folder: Path) -> Announcement:
     return announce(where, file_url(path), key=key_of_path(path, folder), content=content, outside=False)
 
 
-def _sorted_names(folder: str) -> list[str]:
+def _sorted_names(folder: str, suffixes: frozenset[str]) -> list[str]:
     """Returns names of images, and of folders with a slash at the end: so whole paths come out sorted."""
     with os.scandir(folder) as entries:
         return sorted(
             entry.name + "/" if folderish else entry.name
             for entry in entries
             if not entry.name.startswith(".")
-            if (folderish := _is_folder(entry)) or has_image_suffix(entry.name)
+            if (folderish := _is_folder(entry)) or has_image_suffix(entry.name, suffixes)
         )
 
 

@@ -3,108 +3,226 @@
 It reads one document at a time and never stops for a bad one: inside a collection it is Refused.
 """
 
+import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import TypeGuard
 
 from lookalike.errors import ForbiddenAddressError, SourceError
-from lookalike.images import Announcement, Refused
+from lookalike.images import Announcement, Checkpoint, Image, Notice, Position, Refused
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
-from orchestrator.sources.manifest import Resource, as_list, identifier, images_of, kind, resources
+from orchestrator.sources.manifest import (
+    EMPTY_MANIFEST,
+    Described,
+    Resource,
+    as_list,
+    identifier,
+    images_of,
+    kind,
+    resources,
+)
 from orchestrator.sources.records import printable, without_secrets
-from orchestrator.sources.web import MAX_DOCUMENT, Web, parse_json
+from orchestrator.sources.web import MAX_DOCUMENT, AnswerError, OutageError, Web, fingerprint, parse_json
 
 _MAX_DEPTH = 20  # collections within collections
 _MEMBERS = ("items", "members", "collections", "manifests")
 
 
-def read_url(url: str, settings: Settings) -> Iterator[Announcement]:
-    """Yields the images of the manifest or collection at the address, in its order.
+@dataclass(frozen=True)
+class Document:
+    """What one manifest, or a collection with all that it holds, announces."""
 
-    Collections are followed wherever they lead, each once (so cycles end), 20 deep at most, page by page.
-    Raises SourceError when the address gives no manifest or collection; inside a collection that is a
-    Refused.
-    """
-    web = Web(settings, given=url)
-    try:
-        yield from web.vouch(_Crawl(web).read(web.json(url), url))
-    finally:
-        web.close()
+    images: tuple[Image, ...]
+    refused: tuple[Refused, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every part could be read: an image of the work that is not announced here is gone from it.
+
+        Canvases without a still image are no fault; a manifest without any canvas is.
+        """
+        return all(each.reason is Reason.NO_IMAGE and each.detail != EMPTY_MANIFEST for each in self.refused)
 
 
-def read_file(path: Path, settings: Settings) -> Iterator[Announcement]:
-    """Yields the images of a manifest or collection in a file; its members are fetched from the web."""
+def read_url(url: str, settings: Settings, position: Position | None = None) -> Iterator[Notice]:
+    """Yields the images of the manifest or collection at the address; see `read`."""
+    with Web(settings, given=url) as web:
+        yield from web.vouch(read(web, web.json(url), url, position))
+
+
+def load_file(path: Path) -> object:
+    """Returns the JSON document in a file, gzipped or not. Raises SourceError."""
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_DOCUMENT + 1)
+            packed = file.peek(2)[:2] == b"\x1f\x8b"
+            text = (gzip.GzipFile(fileobj=file) if packed else file).read(MAX_DOCUMENT + 1)
     except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (EOFError, zlib.error) as error:
+        raise SourceError(f"{path} cannot be unpacked: {error}") from error
     if len(text) > MAX_DOCUMENT:
         raise SourceError(f"{path} is larger than {MAX_DOCUMENT >> 20} MiB")
-    web = Web(settings)
+    return parse_json(text, str(path))
+
+
+def read(web: Web, document: object, address: str, position: Position | None = None) -> Iterator[Notice]:
+    """Yields the images of a manifest or collection that was found at the address, in its order.
+
+    Collections are followed wherever they lead, each once (so cycles end), 20 deep at most, page by page;
+    what cannot be read there is a Refused. Their members are fetched from the web. After each manifest of a
+    collection comes a Checkpoint. From a position on, manifests that were read are not read again, unless
+    the collection has changed before it. Raises SourceError when the document is neither manifest nor
+    collection.
+    """
+    name = fingerprint(address)
     try:
-        yield from _Crawl(web).read(parse_json(text, str(path)), str(path))
-    finally:
-        web.close()
+        yield from Crawl(web, name, _path_in(position, name)).read(document, address)
+    except _ChangedError:
+        yield from Crawl(web, name).read(document, address)
+
+
+def read_document(web: Web, address: str, described: Described | None = None) -> Document:
+    """Reads one manifest, or a collection such as a work of several volumes, to its end.
+
+    Raises SourceError when the address gives neither: an AnswerError, which knows the status, when the host
+    answered, PassingError when asking again may help.
+    """
+    found = list(Crawl(web).read(web.json(address), address, described=described))
+    return Document(
+        tuple(each for each in found if isinstance(each, Image)),
+        tuple(each for each in found if isinstance(each, Refused)),
+    )
+
+
+class _ChangedError(Exception):
+    """The collection is not what it was when the position was taken."""
 
 
 @dataclass
-class _Crawl:
-    """A walk through a tree of collections; `seen` holds the addresses of those read, and of pages."""
+class _Step:
+    """A member of a collection on the way to a position: its number, and its id, shortened."""
+
+    number: int
+    member: str
+
+
+@dataclass
+class Crawl:
+    """A walk through trees of collections.
+
+    With a name it yields Checkpoints; `resume` leads to the member that was read last. What was read is
+    remembered by its hash, in some 65 bytes for each manifest.
+    """
 
     web: Web
-    seen: set[str] = field(default_factory=set)
+    name: str | None = None
+    resume: list[_Step] = field(default_factory=list)
+    _seen: set[int] = field(default_factory=set)
+    _way: list[_Step] = field(default_factory=list)
 
-    def read(self, document: object, address: str, depth: int = 0) -> Iterator[Announcement]:
+    def read(
+        self, document: object, address: str, described: Described | None = None
+    ) -> Iterator[Announcement | Checkpoint]:
         """Yields the images of a document. Raises SourceError when it is neither manifest nor collection."""
         if not isinstance(document, dict) or (sort := _sort(document)) is None:
             raise SourceError(
                 f"{without_secrets(address)} is neither a IIIF manifest nor a collection; give one"
             )
         if sort == "manifest":
-            yield from images_of(document, address)
-        elif depth >= _MAX_DEPTH:
+            yield from images_of(document, address, described)
+        elif len(self._way) >= _MAX_DEPTH:
             raise SourceError(f"{without_secrets(address)} lies more than {_MAX_DEPTH} collections deep")
         else:
-            yield from self._collection(document, address, depth)
+            yield from self._collection(document, address, described)
 
-    def _collection(self, document: Resource, address: str, depth: int) -> Iterator[Announcement]:
+    def follow(self, address: str, described: Described | None = None) -> Iterator[Announcement | Checkpoint]:
+        """Yields the images of what is at the address, unless it was read before; a Refused when it is unreadable."""
+        if hash(address) in self._seen:
+            return
+        self._seen.add(hash(address))
+        try:
+            yield from self.read(self._load(address), address, described)
+        except SourceError as error:
+            yield refused(address, error)
+
+    def _collection(
+        self, document: Resource, address: str, described: Described | None
+    ) -> Iterator[Announcement | Checkpoint]:
         """Yields the images of a collection: its own members, then those of its pages."""
-        self.seen.update({address, identifier(document)} - {""})
+        self._seen.update({hash(address), hash(identifier(document))})
+        for number, member in enumerate(self._members(document, address)):
+            if isinstance(member, Refused):
+                yield member
+                continue
+            step = _Step(number, fingerprint(identifier(member)))
+            if self._is_done(step):
+                continue
+            self._way.append(step)
+            yield from self._member(member, address, described)
+            if self.name and not self.resume:
+                yield self._checkpoint()
+            self._way.pop()
+        if len(self.resume) > len(self._way):
+            raise _ChangedError
+
+    def _is_done(self, step: _Step) -> bool:
+        """Whether the member lies before the position. Raises _ChangedError where another one is in its place."""
+        depth = len(self._way)
+        if depth >= len(self.resume):
+            return False
+        if step.number < self.resume[depth].number:
+            return True
+        if step != self.resume[depth]:
+            raise _ChangedError
+        if depth < len(self.resume) - 1:
+            return False
+        self.resume = []
+        return True
+
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint({"iiif": self.name, "path": [[step.number, step.member] for step in self._way]})
+
+    def _members(self, document: Resource, address: str) -> Iterator[object]:
+        """Yields the members of a collection and of its pages, and a Refused for a page that cannot be read."""
+        pages = {address, identifier(document)}
         while True:
             listed: set[str] = set()  # version 2 may name a member twice, in `members` and in `manifests`
             for name in _MEMBERS:
                 for member in as_list(document.get(name)):
                     if not (identifier(member) and identifier(member) in listed):
-                        yield from self._member(member, address, depth)
+                        yield member
                     listed.add(identifier(member))
-            pages = filter(None, (document.get("first"), document.get("next")))
-            following = next((page for page in pages if identifier(page) not in self.seen), None)
+            links = filter(None, (document.get("first"), document.get("next")))
+            following = next((page for page in links if identifier(page) not in pages), None)
             if following is None:
                 return
             address = identifier(following)
-            self.seen.update({address} - {""})
+            pages.add(address)
             try:
                 document = following if _is_embedded(following) else self._load(address)
             except SourceError as error:
-                yield _refused(address, error)
+                yield refused(address, error)
                 return
 
-    def _member(self, member: object, parent: str, depth: int) -> Iterator[Announcement]:
+    def _member(
+        self, member: object, parent: str, described: Described | None
+    ) -> Iterator[Announcement | Checkpoint]:
         address = identifier(member)
-        try:
-            if isinstance(member, dict) and _is_embedded(member):
-                yield from self.read(member, address or parent, depth + 1)
-            elif not address:
-                yield Refused(
-                    printable(parent), Reason.UNREADABLE_MANIFEST, "a member of the collection has no id"
-                )
-            elif address not in self.seen:
-                yield from self.read(self._load(address), address, depth + 1)
-        except SourceError as error:
-            yield _refused(address or parent, error)
+        if isinstance(member, dict) and _is_embedded(member):
+            try:
+                yield from self.read(member, address or parent, described)
+            except SourceError as error:
+                yield refused(address or parent, error)
+        elif address:
+            yield from self.follow(address, described)
+        else:
+            yield Refused(
+                printable(parent), Reason.UNREADABLE_MANIFEST, "a member of the collection has no id"
+            )
 
     def _load(self, address: str) -> Resource:
         if not address.lower().startswith(("http://", "https://")):
@@ -113,6 +231,24 @@ class _Crawl:
         if not isinstance(document, dict):
             raise SourceError("it is not a JSON object")
         return document
+
+
+def refused(address: str, error: SourceError) -> Refused:
+    """Returns the refusal of a document that could not be read. Raises an OutageError again, which is of none."""
+    if isinstance(error, OutageError):
+        raise error
+    gone = isinstance(error, AnswerError) and error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+    reason = Reason.NOT_FOUND if gone else Reason.UNREADABLE_MANIFEST
+    if isinstance(error, ForbiddenAddressError):
+        reason = Reason.FORBIDDEN_ADDRESS
+    return Refused(without_secrets(address), reason, printable(str(error)))
+
+
+def _path_in(position: Position | None, name: str) -> list[_Step]:
+    if position is None or position.get("iiif") != name:
+        return []
+    path = position.get("path")
+    return [_Step(number, member) for number, member in path] if isinstance(path, list) else []
 
 
 def _sort(document: Resource) -> str | None:
@@ -134,9 +270,3 @@ def _sort(document: Resource) -> str | None:
 def _is_embedded(document: object) -> TypeGuard[Resource]:
     """A member or page may stand in its collection as a whole rather than by its address."""
     return isinstance(document, dict) and any(document.get(name) for name in (*_MEMBERS, "sequences"))
-
-
-def _refused(address: str, error: SourceError) -> Refused:
-    forbidden = isinstance(error, ForbiddenAddressError)
-    reason = Reason.FORBIDDEN_ADDRESS if forbidden else Reason.UNREADABLE_MANIFEST
-    return Refused(without_secrets(address), reason, printable(str(error)))

@@ -1,20 +1,22 @@
 """Finds the images in a IIIF Presentation manifest, version 1, 2 or 3, however irregular. It fetches nothing.
 
-Our own walker, by evidence: iiif-prezi3 3.1 reads the cookbook's manifests, but gives an empty manifest for
-version 2 without a word, and refuses a whole manifest for a missing label, a licence that is no URI, or an
-untyped service (as version 2 writes them); piffle 0.9 cannot see version 3's `id` and `items`, and interprets
-nothing.
+Our own walker, by evidence (November 2026, the cookbook's 153 manifests and the shapes in our tests): iiif-prezi3 3.1.1
+reads the cookbook, but gives an empty manifest for version 2 without a word, and refuses a whole manifest for a missing
+label, a licence that is no URI, or a service without a type or given as its id; piffle 0.9.0 cannot see version 3's
+`id` and `items`, and interprets nothing; iiisight 0.6, which calls itself pre-alpha, reads both versions, but loses the
+image behind a SpecificResource (six in the cookbook) and `dcTypes:Image`, and takes a login service for the image's.
 """
 
 from collections.abc import Iterator
-from urllib.parse import urljoin
+from dataclasses import dataclass, replace
 
-from lookalike.images import Announcement, Refused
+from lookalike.images import Announcement, Image, Refused
 from lookalike.reasons import Reason
 from orchestrator.sources.records import (
     announce,
     has_image_suffix,
     has_scheme,
+    joined,
     plain,
     printable,
     service_base,
@@ -27,39 +29,67 @@ _MAX_NESTING = 8  # choices within choices, services within services
 _HINTS = ("@context", "profile", "conformsTo", "dcterms:conformsTo")
 _ALTERNATIVES = frozenset({"choice", "composite", "list", "independents"})
 _PICTURES = frozenset({"image", "stillimage"})
-_NO_PICTURES = frozenset(
-    {"sound", "video", "movingimage", "text", "textualbody", "contentastext", "dataset", "model", "canvas"}
-)
+# What a canvas shows that is no still image, in words that can be counted.
+_OTHERS = {
+    "sound": "sound",
+    "audio": "sound",
+    "video": "video",
+    "movingimage": "video",
+    "text": "text",
+    "textualbody": "text",
+    "contentastext": "text",
+    "dataset": "other",
+    "model": "other",
+    "canvas": "other",
+}
+_MEDIA = {"video/": "video", "audio/": "sound", "application/pdf": "pdf", "text/": "text"}
+
+EMPTY_MANIFEST = "no canvases"
+"""The detail of a refusal for a manifest without canvases."""
 
 
-def images_of(manifest: Resource, address: str) -> Iterator[Announcement]:
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a catalogue says of a manifest, for its images; what it leaves out, the manifest says.
+
+    Only the licence is the manifest's own, where it has one: it is the closer of the two.
+    """
+
+    work: str | None = None
+    title: str | None = None
+    licence: str | None = None
+    access: str | None = None
+    as_of: str | None = None
+
+
+def images_of(manifest: Resource, address: str, described: Described | None = None) -> Iterator[Announcement]:
     """Yields each image painted on the manifest's canvases once, and a Refused for a canvas without any.
 
     Thumbnails, ranges, comments, and placeholder and accompanying canvases are ignored. `address` is where
     the manifest was found: the work is its id or, without one, this address. An image's address is its
     service's base id as written (protocol "iiif"), or the file's when no IIIF service serves it; its key is
     `records.key_of_url`. The title is the labels of manifest, canvas and, among choices, image; the licence
-    that of the closest of them.
+    that of the closest of them. The detail of a refused canvas is one of the words sound, video, pdf, text,
+    other and nothing, that of a manifest without canvases EMPTY_MANIFEST.
     """
-    work = identifier(manifest) or address
+    described = described or Described()
+    base = identifier(manifest) or address
     known: set[str] = set()
     number = 0
     for number, canvas in enumerate(_canvases(manifest), 1):
-        where = identifier(canvas) or f"{work} canvas {number}"
-        pictures = [
-            picture for body in _bodies(canvas) for picture in _pictures(body) if _is_picture(picture)
-        ]
+        where = identifier(canvas) or f"{base} canvas {number}"
+        shown = [picture for body in _bodies(canvas) for picture in _pictures(body)]
+        pictures = [picture for picture in shown if _is_picture(picture)]
         if not pictures:
-            detail = "the canvas holds no still image" if _bodies(canvas) else "the canvas shows nothing"
-            yield Refused(printable(where), Reason.NO_IMAGE, detail)
+            yield Refused(printable(where), Reason.NO_IMAGE, _medium(shown))
         for picture in pictures:
-            found = _announce(where, picture, canvas, manifest, work)
+            found = _announce(where, picture, canvas, manifest, base, described)
             if isinstance(found, Refused) or found.url not in known:
                 yield found
             if not isinstance(found, Refused):
                 known.add(found.url)
     if not number:
-        yield Refused(printable(work), Reason.NO_IMAGE, "the manifest has no canvases")
+        yield Refused(printable(base), Reason.NO_IMAGE, EMPTY_MANIFEST)
 
 
 def identifier(resource: object) -> str:
@@ -159,15 +189,30 @@ def _pictures(body: object, nesting: int = 0) -> Iterator[Resource]:
 
 
 def _is_picture(resource: Resource) -> bool:
-    if kind(resource) in _NO_PICTURES:
+    if kind(resource) in _OTHERS:
         return False
     if _image_service(resource):
         return True
-    media = str(resource.get("format") or "").lower()
-    if media.startswith(("video/", "audio/", "text/", "application/pdf")):
+    if _other_media(resource):
         return False
     path = identifier(resource).partition("?")[0]
-    return kind(resource) in _PICTURES or media.startswith("image/") or has_image_suffix(path)
+    return kind(resource) in _PICTURES or _format(resource).startswith("image/") or has_image_suffix(path)
+
+
+def _medium(shown: list[Resource]) -> str:
+    """Says in one word what is shown where no still image is."""
+    words = [_other_media(each) or _OTHERS.get(kind(each), "") for each in shown]
+    return next(filter(None, words), "other" if any(map(identifier, shown)) else "nothing")
+
+
+def _other_media(resource: Resource) -> str:
+    """Returns what the media type says that is no still image; "" for nothing."""
+    media = _format(resource)
+    return next((word for start, word in _MEDIA.items() if media.startswith(start)), "")
+
+
+def _format(resource: Resource) -> str:
+    return str(resource.get("format") or "").lower()
 
 
 def _image_service(picture: Resource) -> str:
@@ -194,27 +239,31 @@ def _serves(service: object, picture: str) -> bool:
     return picture.startswith(service_base(identifier(service)) + "/")
 
 
-def _announce(where: str, picture: Resource, canvas: Resource, manifest: Resource, work: str) -> Announcement:
+def _announce(
+    where: str, picture: Resource, canvas: Resource, manifest: Resource, base: str, described: Described
+) -> Announcement:
     service = _image_service(picture)
     url = service_base(service) if service else identifier(picture)
     if not url:
         return Refused(printable(where), Reason.BAD_RECORD, "the image has no id")
     if not has_scheme(url):
-        url = urljoin(work, url)
+        url = joined(base, url)
     if not url.lower().startswith(("http://", "https://")):
         # Manifests come from outside: they may not name files of this machine or objects of our buckets.
         return Refused(printable(where), Reason.BAD_ADDRESS, "an image of a manifest has a http(s) address")
-    named = (manifest, canvas, picture)
-    labels = [text for text in map(label, named) if text.strip("-–—. ")]
-    rights = next(filter(None, map(_rights, reversed(named))), "")
-    return announce(
+    named = (described.title or label(manifest), label(canvas), label(picture))
+    titles = [text for text in named if text.strip("-–—. ")]
+    rights = next(filter(None, map(_rights, (picture, canvas, manifest))), described.licence)
+    found = announce(
         where,
         url,
         protocol="iiif" if service else "file",
-        work=work,
-        title=" – ".join(dict.fromkeys(labels)),
+        work=described.work or base,
+        title=" – ".join(dict.fromkeys(titles)),
         licence=rights,
+        access=described.access,
     )
+    return replace(found, as_of=described.as_of) if isinstance(found, Image) and described.as_of else found
 
 
 def _rights(resource: Resource) -> str:

@@ -6,11 +6,13 @@ A record that Postgres could not store or nobody could fetch becomes Refused her
 import os
 import re
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit
 
 from lookalike.images import Announcement, Image, Protocol, Refused
 from lookalike.reasons import Reason
+from lookalike.settings import Settings
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ptif", ".webp"}
@@ -23,6 +25,8 @@ not be installed: those images fail with a reason to be seen, instead of being p
 MAX_KEY = 1024
 """Longest key in bytes of UTF-8: S3 has the same limit, and a Postgres index entry ends at 2,704 bytes."""
 
+# Of so many characters none can be too many bytes of UTF-8.
+_SHORT = MAX_KEY // 4
 _MAX_URL = 8192
 _MAX_TEXT = 1000
 _HTTP = re.compile(
@@ -46,24 +50,26 @@ def announce(
     access: str | None = None,
     content: str | None = None,
     digitised: str | None = None,
+    as_of: str | None = None,
     outside: bool = True,
 ) -> Announcement:
     """Returns the image, or Refused when its key or address cannot be used.
 
     `where` names the record for people. Without a `key` one is made by `key_of_url`. Title, licence and
     access are cleaned of unusable characters and cut at 1,000 characters; what identifies (key, url, work,
-    content) is never altered, but refused. `digitised` is an ISO date, with or without a time. Only who
-    knows that the operator gave the address says that it does not come from `outside`.
+    content) is never altered, but refused. `digitised` is an ISO date, with or without a time; `as_of` is taken
+    as it is (see Image). Only who knows that the operator gave the address says that it does not come from
+    `outside`.
     """
     key = key or key_of_url(url)
     path = path_of_url(url) if url.startswith("file://") else None
     for name, text in (("url", url), ("path", path), ("key", key), ("work", work), ("content", content)):
-        if text and (fault := _text_fault(name, text)):
+        if text and not _is_plain(text, _SHORT) and (fault := _text_fault(name, text)):
             return Refused(printable(where), Reason.BAD_RECORD, fault)
     if fault := _address_fault(url, protocol):
         return Refused(printable(where), Reason.BAD_ADDRESS, fault)
     try:
-        day = datetime.fromisoformat(digitised).date().isoformat() if digitised else None
+        day = _day(digitised) if digitised else None
     except ValueError:
         return Refused(printable(where), Reason.BAD_RECORD, "digitised is not a date like 2024-12-31")
     return Image(
@@ -76,6 +82,7 @@ def announce(
         plain(access),
         content or None,
         digitised=day,
+        as_of=as_of,
         outside=outside,
     )
 
@@ -115,6 +122,14 @@ def service_base(address: str) -> str:
     return address.strip().rstrip("/").removesuffix("/info.json").rstrip("/")
 
 
+def joined(base: str, address: str) -> str:
+    """Returns an address that may be relative to another one. What no address can be made of is returned as it is."""
+    try:
+        return urljoin(base, address)
+    except ValueError:
+        return address
+
+
 def absolute_path(path: Path) -> Path:
     """Returns the path without dots. Unlike `Path.resolve` it keeps the names that the user gave."""
     return Path(os.path.abspath(path))  # noqa: PTH100
@@ -125,15 +140,23 @@ def has_scheme(address: str) -> bool:
     return _SCHEME.match(address) is not None
 
 
-def has_image_suffix(name: str) -> bool:
-    """Says whether a file name or path ends as images do."""
-    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES if "." in name else False
+def has_image_suffix(name: str, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> bool:
+    """Says whether a file name or path ends as images do, or in one of other suffixes (in small letters)."""
+    return name[name.rfind(".") :].lower() in suffixes if "." in name else False
+
+
+def image_suffixes(settings: Settings) -> frozenset[str]:
+    """Returns the suffixes that folders and S3 take for those of images: LOOKALIKE_SUFFIXES, or all known ones."""
+    chosen = settings.suffixes or ""
+    return frozenset(each.strip().lower() for each in chosen.split(",") if each.strip()) or IMAGE_SUFFIXES
 
 
 def plain(text: str | None) -> str | None:
     """Returns text that can be stored and shown in one line, at most 1,000 characters; None for nothing."""
     if not text:
         return None
+    if _is_plain(text, _MAX_TEXT) and "  " not in text and text.strip() == text:
+        return text
     return " ".join(_UNUSABLE.sub(" ", text[: 4 * _MAX_TEXT]).split())[:_MAX_TEXT] or None
 
 
@@ -161,6 +184,17 @@ def file_url(path: Path) -> str:
 def path_of_url(url: str) -> str:
     """Returns the path that a `file://` address names; bytes that are not UTF-8 arrive as surrogates."""
     return unquote(url.removeprefix("file://"), errors="surrogateescape")
+
+
+def _is_plain(text: str, longest: int) -> bool:
+    """Says, quickly, that there is nothing to say against a text: short, no control character, no half one."""
+    return len(text) <= longest and text.isprintable()
+
+
+# A collection is digitised on few days.
+@lru_cache(maxsize=4096)
+def _day(digitised: str) -> str:
+    return datetime.fromisoformat(digitised).date().isoformat()
 
 
 def _address_fault(url: str, protocol: Protocol) -> str | None:

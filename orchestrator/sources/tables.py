@@ -9,6 +9,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -184,7 +185,7 @@ def _parsed(text: str) -> Row | str:
         return f"not JSON: {printable(str(error))}"
     if not isinstance(row, dict):
         return "not a JSON object"
-    return {name.lower(): value for name, value in row.items()}
+    return row
 
 
 def _csv_rows(first: str, lines: _Lines, name: str) -> Iterator[tuple[int, Row | str]]:
@@ -217,9 +218,11 @@ def _miscounted(cells: list[str], header: list[str]) -> str:
 
 
 def _announce(where: str, row: Row, base: Path | str) -> Announcement:
-    value = {field: _value(row, names) for field, names in COLUMNS.items()}
-    if isinstance(row.get("key"), bool | list | dict):
-        return Refused(where, Reason.BAD_RECORD, "the key is not text")
+    value = dict.fromkeys(COLUMNS)
+    for field, names in _present(tuple(row)):
+        value[field] = _value(row, names)
+        if field == "key" and isinstance(row[names[0]], bool | list | dict):
+            return Refused(where, Reason.BAD_RECORD, "the key is not text")
     if not (address := value["url"]):
         return Refused(where, Reason.BAD_RECORD, "no url or path")
     protocol = (value["protocol"] or "").lower()
@@ -254,11 +257,20 @@ def _located(address: str, base: Path | str) -> tuple[str, str | None]:
     return file_url(path), key_of_path(path, base)
 
 
+# Nearly all rows of a table have the same columns.
+@lru_cache(maxsize=64)
+def _present(columns: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Returns the fields that rows of these columns have, with the columns of each, the one that counts first."""
+    spelled = {column.lower(): column for column in columns}
+    found = (
+        (field, tuple(spelled[name] for name in names if name in spelled)) for field, names in COLUMNS.items()
+    )
+    return tuple((field, names) for field, names in found if names)
+
+
 def _value(row: Row, names: tuple[str, ...]) -> str | None:
     for name in names:
-        value = row.get(name)
-        if value is None:
-            continue
+        value = row[name]
         text = value if isinstance(value, str) else _number(value)
         if text := text.strip():
             return text

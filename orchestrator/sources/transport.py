@@ -6,12 +6,19 @@ could say where that connects to.
 
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from urllib.parse import urljoin, urlsplit
 
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError, ResponseError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    ResponseError,
+)
 from urllib3.util.connection import allowed_gai_family, create_connection
 
 from lookalike.errors import ForbiddenAddressError
@@ -27,34 +34,45 @@ class Transport:
     """Connections for one source, whose address the operator has `given`: that one is own, all others are from outside.
 
     A host in a private network speaks for itself: if the given address leads into one, all addresses of the same host
-    and port are own.
+    and port are own. Where that is asked before the given address was requested, as by a source that goes on from a
+    position, a connection to it tells.
     """
 
     def __init__(self, settings: Settings, headers: Mapping[str, str], given: str | None = None) -> None:
+        self._connect_timeout = settings.connect_timeout
         guard = Guard(parse_networks(settings.allow_networks))
         timeout = Timeout(connect=settings.connect_timeout, read=settings.fetch_timeout)
         self._given = given
         self._inner: set[tuple[str, int]] = set()
+        self._is_tried = given is None
+        self._doors = {outside: _Door(guard, outside, self._inner) for outside in (False, True)}
         self._pools = {
-            outside: _make_pools(_Door(guard, outside, self._inner), dict(headers), timeout)
-            for outside in (False, True)
+            outside: _make_pools(door, dict(headers), timeout) for outside, door in self._doors.items()
         }
 
     def is_own(self, url: str) -> bool:
         """Whether the address is as good as given by the operator."""
         if self._given is None:
             return False
-        return url == self._given or (self._is_inner(self._given) and is_same_place(self._given, url))
+        if url == self._given:
+            return True
+        if not is_same_place(self._given, url):
+            return False
+        self._try_given()
+        return self._is_inner(self._given)
 
-    def request(self, url: str) -> BaseHTTPResponse:
-        """Opens the address and follows redirects; the body is not read.
+    def request(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Opens the address with these headers and follows redirects; the body is not read.
 
         Raises ForbiddenAddressError, which names the host, and urllib3's HTTPError.
         """
         own = self.is_own(url)
+        self._is_tried |= url == self._given
         for _ in range(_REDIRECTS + 1):
             pools = self._pools[not own]
-            response = pools.request("GET", url, preload_content=False, redirect=False, retries=_ONCE)
+            response = pools.request(
+                "GET", url, headers=headers, preload_content=False, redirect=False, retries=_ONCE
+            )
             location = response.get_redirect_location()
             if not location:
                 return response
@@ -69,10 +87,17 @@ class Transport:
         for pools in self._pools.values():
             pools.clear()
 
+    def _try_given(self) -> None:
+        """Connects to the host of the given address, once, unless it was requested."""
+        if self._is_tried or self._given is None:
+            return
+        self._is_tried = True
+        host, port = _place(self._given)
+        with suppress(HTTPError, ForbiddenAddressError):
+            self._doors[False].open(HTTPConnection(host, port, timeout=self._connect_timeout)).close()
+
     def _is_inner(self, url: str) -> bool:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        return (parts.hostname or "", port) in self._inner
+        return _place(url) in self._inner
 
 
 class _Door:
@@ -111,6 +136,11 @@ class _Door:
             source_address=connection.source_address,
             socket_options=connection.socket_options,
         )
+
+
+def _place(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _resolve(connection: HTTPConnection, host: str) -> list[str]:

@@ -1,14 +1,14 @@
-"""Reads JSON documents and tables over HTTP, politely: with limits, a few tries, and `Retry-After` obeyed.
+"""Reads JSON documents and streams of bytes over HTTP, politely: with limits, a few tries, `Retry-After` obeyed.
 
 Only http and https are followed, also by redirects, where the guard does not object. Its messages never show
 credentials.
 """
 
-import io
+import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from typing import TypeVar
@@ -36,8 +36,11 @@ AnyNotice = TypeVar("AnyNotice", bound=Notice)
 MAX_DOCUMENT = 64 * 2**20
 """Largest manifest or collection in bytes, unpacked; Python takes about ten times as much to hold it."""
 
+_MAX_FAILURES = 20  # in a row: then it is the host or the network that fails, not single documents
+_MAX_ERROR_PAGE = 2**16
 _LONGEST_WAIT = 120.0  # seconds; a host that asks for more is counted as not answering
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_WANTED = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_MODIFIED})
 _LASTING = (
     LocationValueError,
     ResponseError,
@@ -51,7 +54,19 @@ _HEADERS = {
 }
 
 
-class _PassingError(SourceError):
+class AnswerError(SourceError):
+    """The host answered, but not with the document.
+
+    `status` is that of HTTP, `page` the beginning of what came instead.
+    """
+
+    def __init__(self, message: str, status: int, page: bytes) -> None:
+        super().__init__(message)
+        self.status = status
+        self.page = page
+
+
+class PassingError(SourceError):
     """The host did not answer properly, which may pass."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -59,8 +74,12 @@ class _PassingError(SourceError):
         self.retry_after = retry_after
 
 
+class OutageError(SourceError):
+    """So many documents in a row could not be had that going on would only lose more of them."""
+
+
 class Web:
-    """A pool of connections with the limits of the settings. For one thread.
+    """A pool of connections with the limits of the settings. For one thread, and for `with`.
 
     `given` is the address of the source, where the operator has given one; all others come from outside, see Transport.
     """
@@ -69,29 +88,40 @@ class Web:
         self._settings = settings
         self._transport = Transport(settings, _HEADERS, given)
         self._retrying = Retrying(
-            retry=retry_if_exception_type(_PassingError),
+            retry=retry_if_exception_type(PassingError),
             stop=stop_after_attempt(settings.tries),
             wait=self._pause,
             reraise=True,
         )
+        self._failures = 0
+
+    def __enter__(self) -> "Web":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def json(self, url: str) -> object:
-        """Returns the parsed JSON at the address. Raises SourceError that says why there is none."""
-        return parse_json(self._retrying(self._download, url), without_secrets(url))
+        """Returns the parsed JSON at the address.
 
-    @contextmanager
-    def stream(self, url: str) -> Iterator[io.BufferedReader]:
-        """Opens the address as a stream of bytes of any length. Raises SourceError when it cannot be opened.
-
-        While reading, a broken connection raises urllib3's HTTPError.
+        Raises SourceError that says why there is none: an AnswerError, when the host refused it; an
+        OutageError, when for the twentieth time in a row it was refused (403, by which some hosts say that
+        they are asked too much) or failed in a way that passes.
         """
-        response = self._retrying(self._open, url)
         try:
-            # urllib3 closes a response when it has been read, which BufferedReader takes for an error.
-            response.auto_close = False  # type: ignore[attr-defined]
-            yield io.BufferedReader(response, 2**16)
-        finally:
-            response.close()
+            text = self._retrying(self._download, url)
+        except SourceError as error:
+            self._count(error)
+            raise
+        self._failures = 0
+        return parse_json(text, without_secrets(url))
+
+    def open(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Opens the address with these headers as well; the answer is 200, 206 or 304, its body unread.
+
+        Raises SourceError: an AnswerError, when the host refused it.
+        """
+        return self._retrying(self._open, url, headers)
 
     def vouch(self, notices: Iterable[AnyNotice]) -> Iterator[AnyNotice]:
         """Yields what was announced; images at addresses that are as good as the operator's own are marked so.
@@ -108,25 +138,39 @@ class Web:
         """Closes the connections."""
         self._transport.close()
 
-    def _open(self, url: str) -> BaseHTTPResponse:
+    def _count(self, error: SourceError) -> None:
+        """Counts failures that are likely to hit the next document as well. Raises OutageError for the last one."""
+        refused = isinstance(error, AnswerError) and error.status == HTTPStatus.FORBIDDEN
+        if not refused and not isinstance(error, PassingError):
+            self._failures = 0
+            return
+        self._failures += 1
+        if self._failures >= _MAX_FAILURES:
+            raise OutageError(
+                f"{_MAX_FAILURES} documents in a row could not be read, the last because {error}; "
+                "read the source again later, it goes on from here"
+            ) from error
+
+    def _open(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
         name = without_secrets(url)
         try:
-            response = self._transport.request(url)
+            response = self._transport.request(url, {**_HEADERS, **headers})
         except (HTTPError, ValueError) as error:  # ValueError: http.client refuses a malformed host so
             cause = error.reason if isinstance(error, MaxRetryError) else error
-            kind = SourceError if isinstance(cause, _LASTING) else _PassingError
+            kind = SourceError if isinstance(cause, _LASTING) else PassingError
             raise kind(f"{name} cannot be reached: {_said(cause)}") from error
-        if response.status == HTTPStatus.OK:
+        wanted = _WANTED if headers else {HTTPStatus.OK}
+        if response.status in wanted:
             return response
         status, wait = response.status, _retry_after(response)
-        response.close()
+        page = _beginning(response)
         if status in _PASSING:
-            raise _PassingError(f"{name} answered {status} {_phrase(status)}; try again later", wait)
-        raise SourceError(f"{name} answered {status} {_phrase(status)}; check the address")
+            raise PassingError(f"{name} answered {status} {_phrase(status)}; try again later", wait)
+        raise AnswerError(f"{name} answered {status} {_phrase(status)}; check the address", status, page)
 
     def _download(self, url: str) -> bytes:
         deadline = time.monotonic() + self._settings.fetch_timeout
-        response = self._open(url)
+        response = self._open(url, {})
         name, body = without_secrets(url), bytearray()
         try:
             for part in response.stream(2**16, decode_content=True):
@@ -134,16 +178,16 @@ class Web:
                 if len(body) > MAX_DOCUMENT:
                     raise SourceError(f"{name} is larger than {MAX_DOCUMENT >> 20} MiB")
                 if time.monotonic() > deadline:
-                    raise _PassingError(f"{name} did not arrive within {self._settings.fetch_timeout:g} s")
+                    raise PassingError(f"{name} did not arrive within {self._settings.fetch_timeout:g} s")
         except HTTPError as error:
-            raise _PassingError(f"{name} broke off: {_said(error)}") from error
+            raise PassingError(f"{name} broke off: {_said(error)}") from error
         finally:
             response.close()
         return bytes(body)
 
     def _pause(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, _PassingError) else None
+        asked = error.retry_after if isinstance(error, PassingError) else None
         usual = self._settings.retry_seconds * 2.0 ** (state.attempt_number - 1)
         return min(max(usual, asked or 0.0), _LONGEST_WAIT)
 
@@ -157,12 +201,27 @@ def parse_json(text: bytes, name: str) -> object:
         raise SourceError(f"{name} is not JSON{page}") from error
 
 
+def fingerprint(text: str) -> str:
+    """Returns 16 digits that stand for a text in positions: they keep no secrets and stay short."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def _retry_after(response: BaseHTTPResponse) -> float | None:
     header = response.headers.get("Retry-After")
     try:
         return Retry().parse_retry_after(header) if header else None
     except InvalidHeader:
         return None
+
+
+def _beginning(response: BaseHTTPResponse) -> bytes:
+    """Returns the beginning of an error page, as far as it comes, and closes the response."""
+    try:
+        with suppress(HTTPError, OSError):
+            return response.read(_MAX_ERROR_PAGE, decode_content=True)
+    finally:
+        response.close()
+    return b""
 
 
 def _phrase(status: int) -> str:

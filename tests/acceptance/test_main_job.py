@@ -22,7 +22,7 @@ from lookalike.queue import redis_url
 from lookalike.servers import Valkey
 from tests.conftest import embedded_settings, remove_with, wait_for
 from tests.pictures import bomb, jpeg, near_copy, photographs
-from tests.servers import Lookalike, http_server, s3_server, wait_until
+from tests.servers import Lookalike, aws_server, http_server, wait_until
 
 ENCODER = "efficientnet-lite0"
 IMAGES = 300
@@ -95,7 +95,7 @@ def test_every_image_is_done_and_every_near_copy_is_found_first(
     """300 images over HTTP and S3, two worker processes: all done, and neighbours as planted."""
     http_files = dict(list(archive_files.items())[::2])
     s3_files = dict(list(archive_files.items())[1::2])
-    with s3_server() as aws:
+    with aws_server() as aws:
         client = boto3.client(
             "s3",
             endpoint_url=aws["AWS_ENDPOINT_URL"],

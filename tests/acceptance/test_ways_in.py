@@ -9,7 +9,8 @@ import pytest
 
 from lookalike import books
 from lookalike.database import Connection
-from tests.servers import Lookalike, wait_until
+from tests.pictures import jpeg, near_copy, photographs
+from tests.servers import Lookalike, aws_server, http_server, notifying_bucket, wait_until
 
 ENCODER = "efficientnet-lite0"
 LINES = 50_000
@@ -32,7 +33,7 @@ def test_a_killed_backfill_resumes(
             lines.write(json.dumps(image) + "\n")
     system = lookalike()
     process = system.start(command, str(source))
-    wait_until(lambda: count(connection, "select count(*) from images") >= 5000, 120, system.logs())
+    wait_until(lambda: count(connection, "select count(*) from images") >= 5000, 120, system.logs)
     process.send_signal(signal.SIGKILL)
     process.wait()
     committed = count(connection, "select count(*) from images")
@@ -46,7 +47,7 @@ def test_a_killed_backfill_resumes(
     else:
         system.start("orchestrate", str(source))
         ended = "select count(*) from sources where ended_at is not null"
-        wait_until(lambda: count(connection, ended) == 1, 120, system.logs())
+        wait_until(lambda: count(connection, ended) == 1, 120, system.logs)
 
     assert count(connection, "select count(*) from images") == LINES
     assert connection.execute("select new, unchanged, error from sources").fetchone() == (LINES, 0, None)
@@ -72,3 +73,40 @@ def test_what_is_deleted_stays_away_until_it_is_restored(
     assert count(connection, "select count(*) from images") == 0
     assert "none of these" in system.run("restore", "zzz").stdout
     assert books.count_books(connection, ENCODER) == books.Books(0, 0, 0, 0, 0)
+
+
+def test_an_upload_is_searchable_during_a_backfill(
+    lookalike: Callable[..., Lookalike], connection: Connection, tmp_path: Path
+) -> None:
+    """S3 tells a queue, and `similar` finds the image while 5,000 others wait; its deletion takes it away again."""
+    picture = photographs()[0]
+    files = {f"/{number}.jpg": jpeg(photographs()[number % 20]) for number in range(20)}
+    with http_server(files) as web, aws_server() as aws:
+        storage = notifying_bucket(aws, "scans")
+        table = tmp_path / "backfill.csv"
+        rows = (f"old/{number},{web}/{number % 20}.jpg" for number in range(5000))
+        table.write_text("\n".join(["key,url", *rows]))
+        system = lookalike(LOOKALIKE_CHUNK_SIZE="16", **aws)
+        system.start("orchestrate", str(table), "sqs:scans")
+        system.start("worker")
+        vectors = "select count(*) from vectors_efficientnet_lite0"
+        wait_until(lambda: books.encoder_names(connection) != [], 60, system.logs)
+        wait_until(lambda: count(connection, vectors) >= 32, 120, system.logs)
+
+        storage.put_object(Bucket="scans", Key="a new/scan ü.jpg", Body=jpeg(near_copy(picture, 1)))
+
+        key = "scans/a new/scan ü.jpg"
+        embedded = f"select is_embedded('{key}')::integer"
+        wait_until(lambda: count(connection, embedded) == 1, 60, system.logs)
+        left = books.count_books(connection, ENCODER).open
+        assert left > 1000, "the backfill was over: nothing was overtaken"
+        found = json.loads(system.run("similar", key, "-k", "3", "--json").stdout)
+        assert [n["image"].startswith("old/") for n in found["neighbours"]] == [True] * 3
+
+        storage.delete_object(Bucket="scans", Key="a new/scan ü.jpg")
+        row = f"select count(*) from images where key = '{key}'"
+        wait_until(lambda: count(connection, row) == 0, 60, system.logs)
+        status = json.loads(system.run("status", "--json").stdout)
+    queue = next(s for s in status["sources"] if s["name"] == "sqs:scans")
+    # The bucket's notification began with a test event, which says nothing of images.
+    assert (queue["new"], queue["deleted"], queue["refused"]) == (1, 1, {})

@@ -27,6 +27,7 @@ from lookalike.images import Protocol
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from workers.fetch import Fetcher
+from workers.gate import Host
 
 PICTURE = bytes(range(256)) * 400  # 102,400 bytes
 Answer = Callable[["Handler"], None]
@@ -458,6 +459,32 @@ def test_wrong_setups_of_s3_are_not_the_images_fault(keys: pytest.MonkeyPatch, f
     keys.setenv("AWS_PROFILE", "nobody")
     error = refuse(fetcher, "s3://scans/a.jpg")
     assert (error.reason, "very-secret" in str(error)) == (Reason.UNREACHABLE, False)
+
+
+def test_objects_are_fetched_from_the_host_of_their_bucket(
+    keys: pytest.MonkeyPatch, fetcher: Fetcher
+) -> None:
+    """Which is paused like any other host, but has no limits by default, as Amazon scales; files have no host."""
+    keys.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    assert fetcher.host("s3://scans/a.jpg") == Host("scans.s3.eu-west-1.amazonaws.com", limited=False)
+    assert fetcher.host("https://IIIF.example.org/iiif/a") == Host("iiif.example.org", limited=True)
+    assert fetcher.host("file:///a.jpg") == fetcher.host("/a.jpg") == Host("", limited=False)
+
+
+def test_objects_of_another_server_share_its_host(keys: pytest.MonkeyPatch, fetcher: Fetcher) -> None:
+    """The bucket is part of the path there."""
+    keys.setenv("AWS_ENDPOINT_URL", "http://minio:9000")
+    assert fetcher.host("s3://scans/a.jpg") == Host("minio:9000", limited=False)
+
+
+def test_what_a_host_answers_is_told(server: Server, fetcher: Fetcher) -> None:
+    """Each answer with its status, info.json included, and how long the host wants to be left in peace."""
+    told: list[tuple[int, float | None]] = []
+    server.answers["/a/info.json"] = answer(200, service(2, 2))
+    server.answers["/a/full/!576,384/0/default.jpg"] = answer(429, Retry_After="3")
+    with pytest.raises(ImageError):
+        fetcher.fetch(server.url + "/a", "iiif", 384, answered=lambda *said: told.append(said))
+    assert told == [(200, None), (429, 3)]
 
 
 # IIIF

@@ -11,7 +11,7 @@ from lookalike import archive, books, ledger, sweeping
 from lookalike.database import Connection, connect
 from lookalike.errors import LostLeaseError, UnknownEncoderError
 from lookalike.images import Image
-from lookalike.ledger import Failure, Lease, RetryPolicy
+from lookalike.ledger import Failure, Lease, Postponement, RetryPolicy
 from lookalike.reasons import Reason
 from tests.factories import TINY, make_images, make_vectors
 
@@ -324,6 +324,75 @@ def test_a_transient_failure_ends_after_its_tries(archive_db: Connection) -> Non
     assert archive_db.execute("select reason, attempts from failures").fetchone() == ("timeout", 3)
 
 
+def test_postponed_images_spend_no_attempt(archive_db: Connection) -> None:
+    """Each group is a chunk of its own, due when it was said, in its lane, with the tries it had; nothing is lost."""
+    ledger.register(archive_db, make_images(6), "events", chunk_size=6)
+    archive_db.execute("update chunks set attempts = 1")
+    chunk = start_one(archive_db, "events")
+    one, *others = chunk.images
+    groups = [Postponement(others[:2], 100, True, "h answered 429"), Postponement(others[2:], 7, False)]
+
+    ledger.finish(archive_db, chunk, make_vectors([one], archive_db), [], POLICY, groups)
+
+    assert books.count_books(archive_db, "tiny") == books.Books(6, 1, 0, 5, 0)
+    assert archive_db.execute(
+        "select lane, attempts, ids, parent, round(extract(epoch from not_before - now())), waiting_since is not null"
+        " from chunks where state = 'pending' order by id"
+    ).fetchall() == [
+        ("events", 1, [image.id for image in others[:2]], chunk.lease.chunk, 100, True),
+        ("events", 1, [image.id for image in others[2:]], chunk.lease.chunk, 7, False),
+    ]
+    assert books.count_last_minute(archive_db, "tiny") == 1
+
+
+def test_patience_with_a_host_ends(archive_db: Connection) -> None:
+    """Images whose host has refused all requests for too long fail; those that only wait for their turn never do."""
+    ledger.register(archive_db, make_images(3), chunk_size=3)
+    policy = RetryPolicy(tries=1, seconds=0.01, patience=3600)
+    for hours in (0, 0.9):
+        archive_db.execute(
+            "update chunks set waiting_since = waiting_since - make_interval(hours => 1) * %s", [hours]
+        )
+        due_now(archive_db)
+        chunk = start_one(archive_db)
+        paused = Postponement(chunk.images, 60, True, "h answered 503")
+        ledger.finish(archive_db, chunk, make_vectors([], archive_db), [], policy, [paused])
+    assert books.count_books(archive_db, "tiny") == books.Books(3, 0, 0, 3, 0)
+
+    archive_db.execute("update chunks set waiting_since = waiting_since - interval '1 hour'")
+    due_now(archive_db)
+    chunk = start_one(archive_db)
+    groups = [
+        Postponement(chunk.images[:2], 60, True, "h answered 503"),
+        Postponement(chunk.images[2:], 60, False),
+    ]
+    ledger.finish(archive_db, chunk, make_vectors([], archive_db), [], policy, groups)
+
+    assert books.count_books(archive_db, "tiny") == books.Books(3, 0, 2, 1, 0)
+    assert [(f.reason, f.detail) for f in books.list_failures(archive_db, "tiny")] == [
+        ("throttled", "h answered 503, for 2 hours")
+    ] * 2
+    assert archive_db.execute(
+        "select count(*) from chunks where state = 'pending' and waiting_since is null"
+    ).fetchone() == (1,)
+
+
+def test_refusals_that_may_pass_are_tried_again(archive_db: Connection) -> None:
+    """`forbidden` is final, unless the host refused everything: then it is tried as often as what is transient."""
+    ledger.register(archive_db, make_images(2), chunk_size=2)
+    chunk = start_one(archive_db)
+    one, two = chunk.images
+    failures = [Failure(one, Reason.FORBIDDEN), Failure(two, Reason.FORBIDDEN, passing=True)]
+    ledger.finish(archive_db, chunk, make_vectors([], archive_db), failures, POLICY)
+    assert books.count_books(archive_db, "tiny") == books.Books(2, 0, 1, 1, 0)
+    for _ in range(POLICY.tries - 1):
+        due_now(archive_db)
+        chunk = start_one(archive_db)
+        failures = [Failure(two, Reason.FORBIDDEN, passing=True)]
+        ledger.finish(archive_db, chunk, make_vectors([], archive_db), failures, POLICY)
+    assert books.count_reasons(archive_db, "tiny") == {"forbidden": 2}
+
+
 def test_retry_opens_failed_images_again(archive_db: Connection) -> None:
     """Retry takes the failures of a reason or key away and covers their images with chunks."""
     ledger.register(archive_db, make_images(4), chunk_size=4)
@@ -409,18 +478,18 @@ def test_a_worker_that_starts_anew_takes_back_what_its_name_held(archive_db: Con
 def test_two_living_workers_never_have_the_same_name(archive_db: Connection, database_url: str) -> None:
     """A second worker of a host gets the next number, and the first's when that one is gone."""
     first = connect(database_url, application_name="worker")
-    assert ledger.claim_worker_name(first, "host") == "host.1"
-    assert ledger.claim_worker_name(archive_db, "host") == "host.2"
+    assert sweeping.claim_worker_name(first, "host") == "host.1"
+    assert sweeping.claim_worker_name(archive_db, "host") == "host.2"
     first.close()
     with connect(database_url, application_name="worker") as third:
-        assert ledger.claim_worker_name(third, "host") == "host.1"
+        assert sweeping.claim_worker_name(third, "host") == "host.1"
 
 
 def test_a_worker_that_lost_its_connection_keeps_its_name(archive_db: Connection, database_url: str) -> None:
     """It gets the name that it had, though a lower number is free; unless somebody has taken it."""
-    assert ledger.claim_worker_name(archive_db, "host", "host.2") == "host.2"
+    assert sweeping.claim_worker_name(archive_db, "host", "host.2") == "host.2"
     with connect(database_url, application_name="worker") as other:
-        assert ledger.claim_worker_name(other, "host", "host.2") == "host.1"
+        assert sweeping.claim_worker_name(other, "host", "host.2") == "host.1"
 
 
 def test_messages_that_still_wait_keep_their_chunks(archive_db: Connection) -> None:

@@ -16,12 +16,12 @@ from hypothesis.stateful import (
 from lookalike import archive, books, ledger, sweeping
 from lookalike.database import Connection
 from lookalike.errors import LostLeaseError
-from lookalike.ledger import Chunk, Failure, Lease, RetryPolicy
+from lookalike.ledger import Chunk, Failure, Lease, Postponement, RetryPolicy
 from lookalike.reasons import Reason
 from tests.factories import TINY, make_images, make_vectors
 
 POLICY = RetryPolicy(tries=2, seconds=0.001)
-FATES = st.sampled_from(["vector", Reason.NOT_FOUND, Reason.TIMEOUT])
+FATES = st.sampled_from(["vector", Reason.NOT_FOUND, Reason.TIMEOUT, "postponed"])
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -73,8 +73,11 @@ class LedgerMachine(RuleBasedStateMachine):
             for image, fate in zip(chunk.images, fates, strict=True)
             if isinstance(fate, Reason)
         ]
+        later = [image for image, fate in zip(chunk.images, fates, strict=True) if fate == "postponed"]
+        postponed = [Postponement([image], 0.001, True) for image in later]
         try:
-            ledger.finish(self.connection, chunk, make_vectors(done, self.connection), failures, POLICY)
+            vectors = make_vectors(done, self.connection)
+            ledger.finish(self.connection, chunk, vectors, failures, POLICY, postponed)
         except LostLeaseError:
             state = self.connection.execute(
                 "select lease from chunks where id = %s", [chunk.lease.chunk]

@@ -34,7 +34,7 @@ class Pipeline:
         self.let_go = threading.Event()
         self.submitted = 0
 
-    def submit(self, images: Sequence[ChunkImage]) -> Work:
+    def submit(self, images: Sequence[ChunkImage], urgent: bool = False) -> Work:
         work = Work(images)
         self.submitted += 1
         threading.Thread(target=self._run, args=(work,), daemon=True).start()

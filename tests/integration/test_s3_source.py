@@ -12,10 +12,10 @@ import boto3
 import pytest
 
 from lookalike.errors import SourceError
-from lookalike.images import Announcement, Image, Refused
+from lookalike.images import Announcement, Checkpoint, Image, Refused
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
-from orchestrator.sources import open_source
+from orchestrator.sources import open_source, read_source
 
 SETTINGS = Settings(tries=1, connect_timeout=2, fetch_timeout=10)
 KEYS = ["top.png", "a/one.jpg", "a/two.JP2", "a/b/three.tif", "a/ü +%20&?#=.webp", "a//x.jpg", "ab/four.jpg"]
@@ -72,10 +72,17 @@ def read(spec: str) -> list[Announcement]:
 
 
 def test_bucket_is_listed_in_order(bucket: str) -> None:
-    """All objects that end as images do are announced, with raw names, ETags, and their order in the bucket."""
+    """All objects that end as images do are announced, with raw names, ETags and times, in the bucket's order."""
     images = [each for each in read(f"s3://{bucket}") if isinstance(each, Image)]
+    entries = boto3.client("s3").list_objects_v2(Bucket=bucket, MaxKeys=100)["Contents"]
+    modified = {entry["Key"]: entry["LastModified"].isoformat() for entry in entries}
     assert images == [
-        Image(f"{bucket}/{key}", f"s3://{bucket}/{key}", content=md5(key.encode()).hexdigest())
+        Image(
+            f"{bucket}/{key}",
+            f"s3://{bucket}/{key}",
+            content=md5(key.encode()).hexdigest(),
+            as_of=modified[key],
+        )
         for key in sorted(KEYS)
     ]
 
@@ -100,6 +107,38 @@ def test_listing_goes_over_many_pages(aws: str) -> None:
         client.put_object(Bucket="many", Key=f"{number:05}.jpg", Body=b"1")
     keys = [each.key for each in read("s3://many") if isinstance(each, Image)]
     assert keys == [f"many/{number:05}.jpg" for number in range(30)]
+
+
+def test_stopped_listing_goes_on(aws: str) -> None:
+    """From the position of any page on, a listing yields exactly what comes behind it."""
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="resumed")
+    for number in range(20):
+        client.put_object(Bucket="resumed", Key=f"a/{number:05}.jpg", Body=b"1")
+    notices = list(read_source("s3://resumed/a/", SETTINGS))
+    checkpoints = [number for number, each in enumerate(notices) if isinstance(each, Checkpoint)]
+    assert len(checkpoints) == 3
+    for number in checkpoints:
+        position = notices[number].position
+        behind = [each for each in notices[number:] if isinstance(each, Image)]
+        again = read_source("s3://resumed/a/", SETTINGS, position)
+        assert [each for each in again if isinstance(each, Image)] == behind
+    elsewhere = read_source("s3://resumed/a/", SETTINGS, {"after": "b/elsewhere.jpg"})
+    assert len([each for each in elsewhere if isinstance(each, Image)]) == 20
+
+
+def test_suffixes_and_keys_of_objects(bucket: str) -> None:
+    """Only chosen suffixes are images, in any case; a rule gives keys and works, and refuses what it does not match."""
+    settings = SETTINGS.model_copy(
+        update={"suffixes": ".jp2,.tif", "s3_key": r"archive/(?P<work>a)/(?P<key>\w+\.JP2)$"}
+    )
+    image, refused = sorted(
+        open_source(f"s3://{bucket}", settings), key=lambda each: isinstance(each, Refused)
+    )
+    assert isinstance(image, Image)
+    assert (image.key, image.work, image.url) == ("two.JP2", "a", f"s3://{bucket}/a/two.JP2")
+    assert isinstance(refused, Refused)
+    assert (refused.where, refused.reason) == (f"s3://{bucket}/a/b/three.tif", Reason.BAD_RECORD)
 
 
 def test_missing_bucket_says_what_to_do(aws: str) -> None:

@@ -15,7 +15,14 @@ SQL_FILES = sorted(path.stem for path in (ROOT / "lookalike" / "sql").glob("*.sq
 
 
 @pytest.mark.parametrize(
-    "module", ["orchestrator.dispatch", "orchestrator.intake", "orchestrator.sources", "cli.main"]
+    "module",
+    [
+        "orchestrator.dispatch",
+        "orchestrator.events.consumer",
+        "orchestrator.intake",
+        "orchestrator.sources",
+        "cli.main",
+    ],
 )
 def test_torch_stays_out(module: str) -> None:
     """The orchestrator, and the command that starts it, import neither torch nor Pillow, which its image lacks."""

@@ -3,20 +3,21 @@
 import gzip
 import json
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lookalike.errors import SourceError
-from lookalike.images import Announcement, Image, Refused
+from lookalike.images import Announcement, Checkpoint, Image, Notice, Position, Refused
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
-from orchestrator.sources import open_source
+from orchestrator.sources import open_source, read_source
+from orchestrator.sources.iiif import Document, read_document
 from orchestrator.sources.manifest import images_of
+from orchestrator.sources.web import AnswerError, OutageError, Web
+from tests.sites import Site, serving
 
 SETTINGS = Settings(tries=3, retry_seconds=0.01, connect_timeout=2, fetch_timeout=20)
 MANIFESTS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "iiif" / "manifests"
@@ -29,7 +30,7 @@ def read(spec: object, settings: Settings = SETTINGS) -> list[Announcement]:
     return list(open_source(str(spec), settings))
 
 
-def images(announcements: list[Announcement]) -> list[Image]:
+def images(announcements: Sequence[Notice]) -> list[Image]:
     return [each for each in announcements if isinstance(each, Image)]
 
 
@@ -288,25 +289,30 @@ def test_version_2_choices_and_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "word"),
     [
-        {"id": "https://h.org/a.mp4", "type": "Video", "format": "video/mp4"},
-        {"id": "https://h.org/a.mp3", "type": "Sound"},
-        {"id": "https://h.org/a.pdf", "type": "Text", "format": "application/pdf"},
-        {"id": "https://h.org/a.pdf", "type": "Image", "format": "application/pdf"},
-        {"id": "https://h.org/a.glb", "type": "Model"},
-        {"type": "TextualBody", "value": "words"},
-        {"type": "Choice", "items": [{"id": "https://h.org/a.mp3", "type": "dctypes:Sound"}]},
-        {"type": "SpecificResource", "source": "https://h.org/canvas/2"},
-        "urn:x",
-        17,
-        None,
+        ({"id": "https://h.org/a.mp4", "type": "Video", "format": "video/mp4"}, "video"),
+        ({"id": "https://h.org/a.mp4", "type": "dctypes:MovingImage"}, "video"),
+        ({"id": "https://h.org/a.mp3", "type": "Sound"}, "sound"),
+        ({"id": "https://h.org/a", "format": "audio/mp3"}, "sound"),
+        ({"id": "https://h.org/a.pdf", "type": "Text", "format": "application/pdf"}, "pdf"),
+        ({"id": "https://h.org/a.pdf", "type": "Image", "format": "application/pdf"}, "pdf"),
+        ({"id": "https://h.org/a.glb", "type": "Model"}, "other"),
+        ({"id": "https://h.org/a.zip"}, "other"),
+        ({"type": "TextualBody", "value": "words"}, "text"),
+        ({"type": "Choice", "items": [{"id": "https://h.org/a.mp3", "type": "dctypes:Sound"}]}, "sound"),
+        ({"type": "SpecificResource", "source": "https://h.org/canvas/2"}, "other"),
+        ("urn:x", "nothing"),
+        (17, "nothing"),
+        (None, "nothing"),
     ],
 )
-def test_canvases_without_still_image(body: Json) -> None:
-    """Sound, video, PDF, models and words are one refusal for the canvas, not an image."""
-    assert refusals(found_in(v3(body))) == [("https://h.org/c1", Reason.NO_IMAGE)]
-    assert images(found_in(v3(body))) == []
+def test_canvases_without_still_image(body: Json, word: str) -> None:
+    """Sound, video, PDF, models and words are one refusal for the canvas, in a word that can be counted."""
+    assert found_in(v3(body)) == [Refused("https://h.org/c1", Reason.NO_IMAGE, word)]
+    assert found_in({"type": "Manifest", "id": "https://h.org/m"}) == [
+        Refused("https://h.org/m", Reason.NO_IMAGE, "no canvases")
+    ]
 
 
 def test_video_beside_an_image() -> None:
@@ -339,6 +345,7 @@ def test_images_may_not_point_into_this_machine() -> None:
         Reason.BAD_RECORD,
     ]
     assert [each.url for each in images(found)] == ["https://h.org/a.jpg"]
+    assert refusals(found_in(v3(picture("//[x.jpg")))) == [("https://h.org/c1", Reason.BAD_ADDRESS)]
 
 
 @pytest.mark.parametrize(
@@ -394,59 +401,17 @@ def test_choices_nested_without_end() -> None:
 # ------------------------------------------------------------------------------------------- collections over HTTP
 
 
-@dataclass
-class Site:
-    """A web server of the test's own: `pages` by path; a list is answered one after the other."""
-
-    url: str = ""
-    pages: dict[str, Json] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        self.asked.append(path)
-        page = self.pages.get(path, (404, {}, b"none"))
-        if isinstance(page, list):
-            page = page.pop(0) if len(page) > 1 else page[0]
-        if isinstance(page, tuple):
-            return page
-        if isinstance(page, bytes):
-            return 200, {}, page
-        return 200, {}, json.dumps(page).replace("SITE", self.url).encode()
-
-
-class Server(ThreadingHTTPServer):
-    def handle_error(self, *_: object) -> None:
-        """Clients that hang up are part of these tests."""
-
-
 @pytest.fixture
 def site() -> Iterator[Site]:
-    site = Site()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, headers, body = site.answer(self.path)
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        site.url = f"http://127.0.0.1:{server.server_port}"
+    with serving(Site()) as site:
         yield site
-        server.shutdown()
 
 
 def book(number: int) -> Json:
     return v3(picture(f"https://h.org/{number}.jpg"), id=f"SITE/m{number}")
 
 
-def numbers(found: list[Announcement]) -> list[int]:
+def numbers(found: Sequence[Notice]) -> list[int]:
     return [int(each.url.removeprefix("https://h.org/").removesuffix(".jpg")) for each in images(found)]
 
 
@@ -522,7 +487,8 @@ def test_unreadable_members_are_refused_one_by_one(site: Site) -> None:
     found = read(f"{site.url}/top")
     assert numbers(found) == [1]
     assert refusals(found) == [
-        *((f"{site.url}/{name}", Reason.UNREADABLE_MANIFEST) for name in members[:-1]),
+        (f"{site.url}/gone", Reason.NOT_FOUND),
+        *((f"{site.url}/{name}", Reason.UNREADABLE_MANIFEST) for name in members[1:-1]),
         ("file:///etc/passwd", Reason.UNREADABLE_MANIFEST),
         (f"{site.url}/top", Reason.UNREADABLE_MANIFEST),
         (f"{site.url}/top", Reason.UNREADABLE_MANIFEST),
@@ -537,7 +503,7 @@ def test_an_unreadable_page_keeps_the_images_before_it(site: Site) -> None:
     site.pages = {"/top": {"type": "Collection", "items": ["SITE/m1"], "next": "SITE/p2"}, "/m1": book(1)}
     found = read(f"{site.url}/top")
     assert numbers(found) == [1]
-    assert refusals(found) == [(f"{site.url}/p2", Reason.UNREADABLE_MANIFEST)]
+    assert refusals(found) == [(f"{site.url}/p2", Reason.NOT_FOUND)]
 
 
 def test_collections_without_end(site: Site) -> None:
@@ -639,3 +605,116 @@ def test_documents_without_type(tmp_path: Path, document: Json, sort: str) -> No
     path.write_text(json.dumps(document))
     reasons = {reason for _, reason in refusals(read(path))}
     assert reasons <= ({Reason.NO_IMAGE} if sort == "manifest" else {Reason.UNREADABLE_MANIFEST})
+
+
+# ------------------------------------------------------------------------------------------------- going on, and in one
+
+
+def notices(spec: object, position: Position | None = None) -> list[Notice]:
+    return list(read_source(str(spec), SETTINGS, position))
+
+
+def nested(site: Site) -> None:
+    """A collection of six books in two pages, with another collection in it."""
+    site.pages = {
+        "/top": {
+            "type": "Collection",
+            "id": "SITE/top",
+            "items": [{"id": "SITE/m1"}, {"id": "SITE/in"}, {"id": "SITE/no"}],
+            "next": {"id": "SITE/p2"},
+        },
+        "/in": {
+            "@type": "sc:Collection",
+            "@id": "SITE/in",
+            "manifests": [{"@id": "SITE/m2"}, {"@id": "SITE/m3"}],
+        },
+        "/p2": {"type": "Collection", "items": [{"id": "SITE/m4"}, book(5), {"id": "SITE/m6"}]},
+        **{f"/m{number}": book(number) for number in (1, 2, 3, 4, 6)},
+    }
+
+
+def test_a_stopped_collection_goes_on(site: Site) -> None:
+    """From each Checkpoint on, exactly what came after it is read, and no manifest before it is fetched again."""
+    nested(site)
+    everything = notices(f"{site.url}/top")
+    assert numbers(everything) == [1, 2, 3, 4, 5, 6]
+    stops = [number for number, each in enumerate(everything) if isinstance(each, Checkpoint)]
+    assert len(stops) == 8  # of each manifest and refusal, and of the collection within
+    for stop in stops:
+        site.asked.clear()
+        checkpoint = everything[stop]
+        assert isinstance(checkpoint, Checkpoint)
+        assert not checkpoint.lasting
+        position = json.loads(json.dumps(checkpoint.position))
+        assert notices(f"{site.url}/top", position) == everything[stop + 1 :]
+        read_before = {f"/m{number}" for number in numbers(everything[:stop])}
+        assert not read_before & set(site.asked)
+
+
+def test_a_changed_collection_is_read_anew(site: Site) -> None:
+    """Where another member is in the place of the position, or none, or it is of another source, all is read."""
+    nested(site)
+    everything = notices(f"{site.url}/top")
+    positions = [each.position for each in everything if isinstance(each, Checkpoint)]
+    site.pages["/in"]["manifests"].insert(0, {"@id": "SITE/m6"})
+    assert numbers(notices(f"{site.url}/top", positions[1])) == [1, 6, 2, 3, 4, 5]
+    site.pages["/top"]["items"] = [{"id": "SITE/m1"}]
+    site.pages["/top"].pop("next")
+    assert numbers(notices(f"{site.url}/top", positions[-1])) == [1]
+    assert numbers(notices(f"{site.url}/in", positions[-1])) == [6, 2, 3]
+    for junk in ({}, {"iiif": "x"}, {"discovery": "x", "endTime": 3}, {"snapshot": 3}):
+        assert numbers(notices(f"{site.url}/top", junk)) == [1]
+
+
+def test_each_manifest_is_read_once(site: Site) -> None:
+    """A manifest that several collections hold is fetched once."""
+    member = [{"id": "SITE/m1"}]
+    inner = [{"id": f"SITE/c{number}", "type": "Collection", "items": member} for number in range(3)]
+    site.pages = {"/top": {"type": "Collection", "items": inner}, "/m1": book(1)}
+    assert numbers(read(f"{site.url}/top")) == [1]
+    assert site.asked == ["/top", "/m1"]
+
+
+def whole(site: Site, path: str) -> Document:
+    with Web(SETTINGS) as web:
+        return read_document(web, f"{site.url}{path}")
+
+
+def test_a_document_in_one(site: Site) -> None:
+    """One manifest or a work of several volumes is read in full, and it is known whether every part came."""
+    sound = {"id": "https://h.org/a.mp3", "type": "Sound"}
+    volumes = [{"id": "SITE/m1"}, {"id": "SITE/m2"}]
+    site.pages = {
+        "/work": {"type": "Collection", "behavior": ["multi-part"], "items": volumes},
+        "/torn": {"type": "Collection", "items": [*volumes, {"id": "SITE/m3"}]},
+        "/bare": {"type": "Manifest", "items": []},
+        "/odd": v3(picture("ftp://h.org/a.jpg")),
+        "/m1": v3(picture("https://h.org/1.jpg"), sound),
+        "/m2": v3(sound, items=[*v3(sound)["items"], *v3(picture("https://h.org/2.jpg"))["items"]]),
+    }
+    assert numbers(list(whole(site, "/work").images)) == [1, 2]
+    assert whole(site, "/work").is_complete
+    assert numbers(list(whole(site, "/torn").images)) == [1, 2]
+    assert not whole(site, "/torn").is_complete
+    assert not whole(site, "/bare").is_complete
+    assert not whole(site, "/odd").is_complete
+    with pytest.raises(AnswerError) as caught:
+        whole(site, "/none")
+    assert caught.value.status == 404
+
+
+@pytest.mark.parametrize(("status", "breaks_off"), [(403, True), (503, True), (404, False)])
+def test_an_outage_ends_the_source(site: Site, status: int, breaks_off: bool) -> None:
+    """When the twentieth document in a row is refused or fails, the source breaks off and loses no more."""
+    settings = SETTINGS.model_copy(update={"tries": 1})
+    members = [{"id": f"SITE/x{number}"} for number in range(30)]
+    site.pages = {f"/x{number}": (status, {}, b"") for number in range(30)}
+    items = [*members[:19], {"id": "SITE/m1"}, *members[19:], {"id": "SITE/m2"}]
+    site.pages |= {"/top": {"type": "Collection", "items": items}, "/m1": book(1), "/m2": book(2)}
+    assert numbers(list(open_source(f"{site.url}/top", settings))) == [1, 2]
+    site.pages["/m1"] = (status, {}, b"")
+    if not breaks_off:
+        assert numbers(list(open_source(f"{site.url}/top", settings))) == [2]
+        return
+    with pytest.raises(OutageError, match="20 documents in a row"):
+        list(open_source(f"{site.url}/top", settings))

@@ -31,6 +31,12 @@ SETTINGS = Settings(tries=2, retry_seconds=0.01, connect_timeout=2, fetch_timeou
 PHOTOS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "photos"
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables on the web are downloaded before they are read: not into the checkout."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("home"))
+
+
 def read(spec: object) -> list[Announcement]:
     return list(open_source(str(spec), SETTINGS))
 

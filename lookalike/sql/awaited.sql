@@ -1,0 +1,59 @@
+-- name: await
+-- A manifest that an event has promised. An earlier event changes nothing, a later one begins anew; two of one moment
+-- (a bag is announced in two ways) are one, of the version that one of them names.
+insert into awaited_manifests as a (address, identifier, version, as_of)
+values (%(address)s, %(identifier)s, %(version)s, %(as_of)s)
+on conflict (address) do update set
+    identifier = excluded.identifier, version = coalesce(excluded.version, a.version), as_of = excluded.as_of,
+    promised_at = now(), tries = 0, not_before = now(), failed_at = null, reason = null, detail = ''
+where excluded.as_of >= a.as_of
+
+-- name: claim
+-- The manifest that is due for longest. It is due again when whoever takes it says nothing for a while.
+update awaited_manifests set
+    tries = tries + 1, asked_at = now(), not_before = now() + make_interval(secs => %(seconds)s)
+where address = (
+    select address from awaited_manifests where failed_at is null and not_before <= now()
+    order by not_before limit 1 for update skip locked)
+returning address, identifier, version, as_of, tries,
+    promised_at < now() - make_interval(secs => 3600 * %(hours)s) as expired
+
+-- name: settle
+-- It was read; unless another event came meanwhile, or somebody else has taken it, it is no longer waited for.
+delete from awaited_manifests where address = %(address)s and as_of = %(as_of)s and tries = %(tries)s
+
+-- name: postpone
+-- It is not there yet.
+update awaited_manifests set
+    not_before = now() + make_interval(secs => %(seconds)s), reason = %(reason)s, detail = %(detail)s
+where address = %(address)s and as_of = %(as_of)s and tries = %(tries)s
+
+-- name: give_up
+-- It did not appear in time.
+update awaited_manifests set failed_at = now(), reason = %(reason)s, detail = %(detail)s
+where address = %(address)s and as_of = %(as_of)s and tries = %(tries)s
+
+-- name: list_missing
+-- Those that were given up, the latest first.
+select address, identifier, version, reason, detail, tries, failed_at from awaited_manifests
+where failed_at is not null and (%(reasons)s::text[] is null or reason = any(%(reasons)s))
+order by failed_at desc, address limit %(limit)s
+
+-- name: count
+-- How many are waited for, and how many were given up.
+select count(*) filter (where failed_at is null) as awaited, count(*) filter (where failed_at is not null) as failed
+from awaited_manifests
+
+-- name: retry
+-- Gives those that were given up another time.
+update awaited_manifests set
+    tries = 0, promised_at = now(), not_before = now(), failed_at = null, reason = null, detail = ''
+where failed_at is not null
+
+-- name: works
+-- The works of registered images.
+select key, work from images where key = any(%(keys)s) and work is not null
+
+-- name: siblings
+-- The images of works whose keys begin in one way.
+select key from images where work = any(%(works)s) and starts_with(key, %(beginning)s) order by key
