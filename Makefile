@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo check test test-slow test-iipsrv bench bench-worker bench-intake bench-search bench-search-million chaos
+.PHONY: install demo check test test-slow test-iipsrv bench bench-worker bench-odd bench-intake bench-search bench-search-million chaos
 .PHONY: lock audit-deps sbom clean
 
 install: .venv/.installed
@@ -48,6 +48,10 @@ bench: .venv/.installed-dev
 # IMG2DATASET=/path/to/python of an environment with img2dataset 1.47 measures that beside the data path.
 bench-worker: .venv/.installed-dev
 	IMG2DATASET="$(IMG2DATASET)" $(BIN)/python -m bench fidelity worker datapath devices memory workers
+
+# Downloads the source distributions of Pillow and pypng, which carry the odd pictures.
+bench-odd: .venv/.installed-dev
+	$(BIN)/python -m bench odd
 
 # Takes some ten minutes: archives of up to five million images.
 bench-intake: .venv/.installed-dev

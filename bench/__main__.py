@@ -17,6 +17,7 @@ from bench import (
     ledger,
     ledger_scale,
     memory,
+    odd,
     register,
     search,
     search_build,
@@ -41,6 +42,8 @@ SLOW = {
     "hosts": hosts.run,
     "memory": memory.run,
     "workers": worker.run_several,
+    # Downloads its pictures: `make bench-odd`.
+    "odd": odd.run,
 }
 # What `make bench-intake` runs.
 INTAKE = {

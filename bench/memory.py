@@ -1,12 +1,13 @@
-"""The peak of a worker's memory while scans of 24 megapixels arrive on all its threads, as fast as it can take them."""
+"""The peak of a worker's memory while scans of 48 megapixels arrive on all its threads, as fast as it can take them."""
 
 from bench.pictures import write_scans
 from bench.processes import child, server
 from bench.table import print_table
 from lookalike.settings import Settings
 
-KINDS = {"baseline": 192, "progressive": 96, "png": 64, "tiff": 64}
+KINDS = {"baseline": 128, "progressive": 64, "png": 48, "tiff": 48, "jp2": 48}
 DIFFERENT = 2
+WIDTH, HEIGHT = 8000, 6000
 
 
 def run(settings: Settings) -> None:
@@ -14,7 +15,7 @@ def run(settings: Settings) -> None:
     rows = []
     for kind, count in KINDS.items():
         folder = settings.home / f"scans-{kind}"
-        names = write_scans(folder, kind, DIFFERENT)
+        names = write_scans(folder, kind, DIFFERENT, WIDTH, HEIGHT)
         size = sum((folder / name).stat().st_size for name in names) / DIFFERENT
         with server(folder, 0.05) as address, child("instant") as ours:
             idle = ours.ask([])["peak"]
@@ -30,7 +31,7 @@ def run(settings: Settings) -> None:
             )
         )
     print_table(
-        "Memory of a worker without its network, scans of 6,000 x 4,000 pixels over HTTP",
+        f"Memory of a worker without its network, scans of {WIDTH:,} x {HEIGHT:,} pixels over HTTP",
         ("file", "size", "images/s", "idle", "peak"),
         rows,
     )

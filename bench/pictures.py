@@ -70,18 +70,21 @@ def _write(folder: Path, count: int, width: int, height: int, grain: float, qual
     return names
 
 
-def write_scans(folder: Path, kind: str, count: int) -> list[str]:
-    """`count` scans of 6,000 x 4,000 pixels: "baseline" or "progressive" JPEG (about 5 MB), "png" or "tiff" (LZW)."""
+def write_scans(folder: Path, kind: str, count: int, width: int = 6000, height: int = 4000) -> list[str]:
+    """`count` scans: "baseline" or "progressive" JPEG (about 5 MB), "png", "tiff" (LZW) or "jp2" (JPEG 2000)."""
     folder.mkdir(parents=True, exist_ok=True)
     names = []
     for number in range(count):
-        picture = make_picture(number, 6000, 4000, GRAIN)
+        picture = make_picture(number, width, height, GRAIN)
         if kind == "png":
             name = f"{number:04}.png"
             picture.save(folder / name, compress_level=1)
         elif kind == "tiff":
             name = f"{number:04}.tif"
             picture.save(folder / name, compression="tiff_lzw")
+        elif kind == "jp2":
+            name = f"{number:04}.jp2"
+            picture.save(folder / name, quality_mode="rates", quality_layers=[12], irreversible=True)
         else:
             name = f"{number:04}.jpg"
             picture.save(folder / name, quality=86, progressive=kind == "progressive")

@@ -47,7 +47,8 @@ def start(*words: str, log: Path | None = None, **environment: str) -> Iterator[
         started = subprocess.Popen(
             [sys.executable, *words],
             cwd=ROOT,
-            env={**os.environ, **ENVIRONMENT, **environment},
+            # This checkout, whichever one is installed.
+            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT), **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -95,7 +95,9 @@ def labels(
         from lookalike.encoders import class_names
         from workers.picture import classify_picture
 
-        probabilities = classify_picture(image.url, image.protocol, chosen, session.settings)
+        probabilities = classify_picture(
+            image.url, image.protocol, chosen, session.settings, outside=image.outside
+        )
         stored = [
             searching.Label(rank, name, float(probability))
             for rank, (name, probability) in enumerate(

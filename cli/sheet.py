@@ -70,7 +70,7 @@ def _picture(key: str, connection: Connection, fetcher: Fetcher) -> Pictures.Ima
     """The picture, fitted into a tile; None when it cannot be had now, which the sheet shows as a frame."""
     try:
         image = find_image(connection, key)
-        data = fetcher.fetch(image.url, image.protocol, TILE).data
+        data = fetcher.fetch(image.url, image.protocol, TILE, outside=image.outside).data
         with Pictures.open(io.BytesIO(data)) as picture:
             picture.draft("RGB", (2 * TILE, 2 * TILE))
             upright = ImageOps.exif_transpose(picture).convert("RGB")

@@ -159,6 +159,13 @@ def print_workers(workers: list[dict[str, Any]]) -> None:
             for w in workers
         ],
     )
+    for w in workers:
+        if w["refused"]:
+            output.console.print(
+                f"{w['name']} dropped {w['refused']:,} messages that are not ours: somebody else writes to the broker,"
+                " see docs/security.md",
+                highlight=False,
+            )
 
 
 def as_dict(counted: books.Books) -> dict[str, Any]:

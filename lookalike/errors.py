@@ -5,6 +5,7 @@ LookalikeError
 ├── ServiceError            a database, broker or embedded server is not there
 ├── ContractError           program and database are of versions that do not fit
 ├── SourceError             a source of images cannot be read at all
+│   └── ForbiddenAddressError   it names an address that outsiders may not have us reach
 ├── UnknownEventError       a message of a queue is of no known kind
 ├── UnknownImageError       no image has this key, or it has no vector
 ├── UnknownClusterError     no cluster has this number
@@ -41,6 +42,10 @@ class ContractError(LookalikeError):
 
 class SourceError(LookalikeError):
     """The source cannot be read."""
+
+
+class ForbiddenAddressError(SourceError):
+    """The address leads into a private network: LOOKALIKE_ALLOW_NETWORKS can allow it."""
 
 
 class UnknownEventError(LookalikeError):

@@ -63,13 +63,14 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ChunkImage:
-    """An image as the worker needs it."""
+    """An image as the worker needs it; `outside`: its address is not the operator's own, see Image."""
 
     id: int
     key: str
     url: str
     protocol: Protocol
     revision: int
+    outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ def register(
     connection.execute(QUERIES["make_incoming"])
     with connection.transaction():
         with connection.cursor().copy(QUERIES["copy_incoming"]) as copy:
-            copy.set_types(["text"] * (len(COLUMNS) + 1))
+            copy.set_types(["bool" if name == "outside" else "text" for name in (*COLUMNS, "source")])
             for image in batch.values():
                 copy.write_row((*row_of(image), image.source or source))
         hold_deletions(connection)

@@ -37,6 +37,7 @@ class WorkerState:
     encode_busy: float
     store_busy: float
     batch_fill: float
+    refused: int
     alive: bool
 
     @property
@@ -75,6 +76,7 @@ class Beat:
     encode_busy: float
     store_busy: float
     batch_fill: float
+    refused: int
 
 
 def record_beat(connection: psycopg.Connection[tuple[object, ...]], beat: Beat) -> None:

@@ -6,6 +6,7 @@ waits in the queue of its encoder and lane, so that workers with different netwo
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import kombu.transport.redis
 import redis
@@ -14,19 +15,27 @@ from kombu import Queue
 from kombu.transport.virtual import QoS
 
 from lookalike.contract import CONTRACT
+from lookalike.envelope import TASK, guard_transport, refusals
 from lookalike.ledger import LANES, Lane, Lease
 
-TASK = "lookalike.embed"
 # Present in the broker as long as its data are; when it is gone, so are the messages.
 SENTINEL = "lookalike:sentinel"
 
 
 class PatientQoS(kombu.transport.redis.QoS):  # type: ignore[misc]  # kombu has no types
-    """Counts a message as done also when the broker cannot be told.
+    """Counts a message as done also when the broker cannot be told, and drops what it cannot give back.
 
     kombu's own keeps it for ever then: a worker that is busy in all threads while the broker restarts would never take
     another message, and never look at its connection again.
     """
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        try:
+            super().restore_by_tag(tag, client, leftmost)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            # No worker of ours has written this among the unacknowledged.
+            refusals.add(type(error).__name__)
+            self._remove_from_indices(tag).execute()
 
     def ack(self, delivery_tag: str) -> None:
         try:
@@ -45,6 +54,7 @@ def make_app(broker_url: str, encoder: str) -> Celery:
     """Returns the Celery application that orchestrator and workers share. Does not connect."""
     # For all forms of its addresses: redis, rediss, redis+socket and sentinel.
     kombu.transport.redis.Channel.QoS = PatientQoS
+    guard_transport()
     app = Celery("lookalike", broker=broker_url)
     app.conf.update(
         # In the order of LANES, which is the order that "priority" below serves them in.

@@ -31,6 +31,11 @@ class Reason(StrEnum):
     FORBIDDEN = "forbidden", False, "the host refused access (401, 403, no permission)"
     REJECTED = "rejected", False, "the host refused the request (another 4xx, too many redirects)"
     BAD_ADDRESS = "bad_address", False, "the address is malformed or of an unknown kind"
+    FORBIDDEN_ADDRESS = (
+        "forbidden_address",
+        False,
+        "an address from outside that leads into a private network; LOOKALIKE_ALLOW_NETWORKS can allow it",
+    )
     TOO_LARGE = "too_large", False, "more bytes than LOOKALIKE_MAX_BYTES"
     UNREADABLE_SERVICE = (
         "unreadable_service",
@@ -41,7 +46,7 @@ class Reason(StrEnum):
     EMPTY = "empty", False, "zero bytes"
     NOT_AN_IMAGE = "not_an_image", False, "the bytes are not an image"
     TRUNCATED = "truncated", False, "the image file ends too early"
-    BOMB = "bomb", False, "more pixels than LOOKALIKE_MAX_PIXELS"
+    BOMB = "bomb", False, "more pixels than LOOKALIKE_MAX_PIXELS, or a small file that would take very long"
     TOO_SMALL = "too_small", False, "fewer than 16 pixels on one side"
     UNSUPPORTED = "unsupported", False, "an image format that no installed decoder reads"
     CORRUPT = "corrupt", False, "the decoder gave up on damaged image data"

@@ -39,12 +39,13 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class KnownImage:
-    """A registered image: where it is fetched from."""
+    """A registered image: where it is fetched from, and whether that address came from `outside`, see Image."""
 
     id: int
     key: str
     url: str
     protocol: Protocol
+    outside: bool
 
 
 def active_encoder(connection: Connection) -> str:
@@ -80,7 +81,7 @@ def nearest(
 def find_image(connection: Connection, key: str) -> KnownImage:
     """The image of this key. Raises UnknownImageError."""
     with connection.cursor(row_factory=class_row(KnownImage)) as cursor:
-        cursor.execute("select id, key, url, protocol from images where key = %s", [key])
+        cursor.execute("select id, key, url, protocol, outside from images where key = %s", [key])
         image = cursor.fetchone()
     if image is None:
         raise UnknownImageError(f"no image has the key {key!r}")

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from lookalike.errors import ConfigurationError
+from lookalike.guard import parse_networks
 
 
 class HostLimit(BaseModel):
@@ -112,7 +113,17 @@ class Settings(BaseSettings):
     fetch_timeout: float = Field(60, gt=0, description="seconds for one image, from request to last byte")
     max_bytes: int = Field(512 * 2**20, ge=1, description="largest file that is read")
     max_pixels: int = Field(200_000_000, ge=1, description="largest picture that is decoded")
+    allow_networks: str | None = Field(
+        None,
+        description="networks that addresses from outside may lead to: `10.1.0.0/16,fd00::/8`, `private`: all of them",
+    )
     stop_seconds: float = Field(60, gt=0, description="how long a stopping worker may finish what it holds")
+
+    @field_validator("allow_networks")
+    @classmethod
+    def _are_networks(cls, value: str | None) -> str | None:
+        parse_networks(value)
+        return value
 
     @field_validator("suffixes")
     @classmethod

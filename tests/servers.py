@@ -1,5 +1,6 @@
 """Real servers and processes for tests: HTTP that can misbehave, S3, and lookalike's own workers and orchestrator."""
 
+import gzip
 import os
 import signal
 import socket
@@ -54,6 +55,115 @@ def http_server(files: dict[str, bytes]) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Misbehaving:
+    """A server of pages (status, headers, body) by path; with a `misdeed` it does that to every request instead."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, tuple[int, dict[str, str], bytes]] = {}
+        self.misdeed: Callable[[Misbehaving], None] | None = None
+        self.asked: list[str] = []
+        self.headers: dict[str, str] = {}
+        self.connections = 0
+        self.url, self.port = "", 0
+        self.handler: BaseHTTPRequestHandler | None = None
+        self.is_over = threading.Event()
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answers one request; a client that hangs up is what these tests are about."""
+        self.asked.append(handler.path)
+        self.headers = {name.lower(): value for name, value in handler.headers.items()}
+        self.handler = handler
+        with suppress(ConnectionError):
+            if self.misdeed is not None:
+                self.misdeed(self)
+                return
+            status, headers, body = self.pages.get(handler.path, (404, {}, b""))
+            self._begin(status, {**headers, "Content-Length": str(len(body))})
+            handler.wfile.write(body)
+
+    def _begin(self, status: int, headers: dict[str, str]) -> None:
+        assert self.handler is not None
+        self.handler.send_response(status)
+        for name, value in headers.items():
+            self.handler.send_header(name, value)
+        self.handler.end_headers()
+
+    def _write(self, data: bytes) -> None:
+        assert self.handler is not None
+        self.handler.wfile.write(data)
+
+    def pour_for_ever(self) -> None:
+        """A body without an end, as fast as it goes."""
+        self._begin(200, {"Connection": "close"})
+        while not self.is_over.is_set():
+            self._write(bytes(2**16))
+
+    def drip(self) -> None:
+        """A byte now and then."""
+        self._begin(200, {"Content-Length": "1000"})
+        while not self.is_over.wait(0.2):
+            self._write(b"x")
+
+    def drip_headers(self) -> None:
+        """Headers without an end, one now and then."""
+        self._write(b"HTTP/1.1 200 OK\r\n")
+        while not self.is_over.wait(0.2):
+            self._write(b"X-More: yes\r\n")
+
+    def promise_more(self) -> None:
+        """Less than Content-Length says."""
+        self._begin(200, {"Content-Length": "1000", "Connection": "close"})
+        self._write(b"x" * 10)
+        assert self.handler is not None
+        self.handler.close_connection = True
+
+    def promise_too_much(self) -> None:
+        """A Content-Length beyond all limits."""
+        self._begin(200, {"Content-Length": str(2**62)})
+        self._write(b"x" * 10)
+
+    def redirect_for_ever(self) -> None:
+        """Always to the next address."""
+        self._begin(302, {"Location": f"/{len(self.asked)}", "Content-Length": "0"})
+
+    def answer_packed(self) -> None:
+        """Two megabytes of zeros in two kilobytes."""
+        packed = gzip.compress(bytes(2**21))
+        self._begin(200, {"Content-Encoding": "gzip", "Content-Length": str(len(packed))})
+        self._write(packed)
+
+
+@contextmanager
+def misbehaving_server() -> Iterator[Misbehaving]:
+    """A server that counts connections and can be told to misbehave."""
+    site = Misbehaving()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            site.connections += 1
+            super().setup()
+
+        def do_GET(self) -> None:
+            site.answer(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    site.port = server.server_port
+    site.url = f"http://127.0.0.1:{site.port}"
+    try:
+        yield site
+    finally:
+        site.is_over.set()
         server.shutdown()
         server.server_close()
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from celery import Celery, Task, signals
 
+from lookalike.envelope import TASK
 from lookalike.errors import LookalikeError
-from lookalike.queue import TASK, make_app, queue_name
+from lookalike.queue import make_app, queue_name
 from lookalike.services import up
 from lookalike.settings import Settings, load_settings
 from workers.embedder import Embedder, start_embedder

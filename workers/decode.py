@@ -20,6 +20,7 @@ from lookalike.errors import ImageError
 from lookalike.reasons import Reason
 from workers.appearance import Glimpse, glimpse
 from workers.colour import flatten, to_srgb
+from workers.costly import MAX_EXIF, refuse_header, refuse_scans, refuse_slow
 from workers.formats import ends_early, refuse_non_images, unidentified
 from workers.framing import Picture, frame
 from workers.jpeg import JpegHeader, decode_scaled, read_header, upright_orientation
@@ -102,6 +103,7 @@ def _decode_jpeg(
     except ValueError:
         return _decode_with_pillow(data, preprocessing, out, max_pixels)
     _check_size(header.height, header.width, max_pixels)
+    refuse_scans(data, header.height * header.width)
     scaled = None
     if header.colours in ("Gray", "YCbCr", "RGB"):
         scaled = _try_scaled(data, header, preprocessing, out)
@@ -166,9 +168,13 @@ def _load_reduced(image: Image.Image, scale: int) -> None:
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """Reads the header and checks the size. Raises UnidentifiedImageError, and ImageError."""
+    """Reads the header and checks what decoding would cost. Raises UnidentifiedImageError, and ImageError."""
+    refuse_header(data)
     image = Image.open(io.BytesIO(data), formats=_prepare_pillow(max_pixels))
     _check_size(image.height, image.width, max_pixels)
+    if image.format in ("JPEG", "MPO"):
+        refuse_scans(data, image.height * image.width)
+    refuse_slow(image)
     return image
 
 
@@ -193,7 +199,7 @@ def _prepare_pillow(max_pixels: int) -> tuple[str, ...]:
 def _as_picture(
     image: Image.Image, size: tuple[int, int], preprocessing: Preprocessing, origin: float = 0.0
 ) -> Picture:
-    orientation = upright_orientation(image.getexif())
+    orientation = 1 if len(image.info.get("exif") or b"") > MAX_EXIF else upright_orientation(image.getexif())
     profile = image.info.get("icc_profile")
     coloured = image.mode in ("CMYK", "LAB")  # these are in sRGB once flattened
     factor = _reduction(image.height, image.width, preprocessing, largest=64)

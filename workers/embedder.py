@@ -30,6 +30,7 @@ from lookalike.calibration import Calibration
 from lookalike.contract import check_contract
 from lookalike.database import await_connection, connect, is_away, make_pool
 from lookalike.encoders import find_encoder
+from lookalike.envelope import refusals
 from lookalike.errors import ContractError, LostLeaseError
 from lookalike.hosts import SharedHosts
 from lookalike.kinds import KINDS
@@ -372,6 +373,7 @@ class Embedder:
                 images=reading.images,
                 seconds=reading.seconds,
                 batch_fill=reading.batch_fill,
+                refused=refusals.count,
                 **{f"{stage}_busy": share for stage, share in reading.shares.items()},
             ),
         )

@@ -67,6 +67,8 @@ class Fetcher:
         shorter_side: int,
         reserve: Reserve = _reserve_nothing,
         answered: Answered = _tell_nobody,
+        *,
+        outside: bool = False,
     ) -> Fetched:
         """Fetches one image.
 
@@ -74,12 +76,15 @@ class Fetcher:
         path. With "iiif", it is the base of an image service, which is asked for the smallest picture whose
         shorter side has at least `shorter_side` pixels, if the original has so many. `reserve` is called with numbers
         of bytes before they are read, and may block until there is room for them; `answered` with each answer of the
-        host: its status, and the seconds after which it wants to be asked again.
+        host: its status, and the seconds after which it wants to be asked again. An address that is not the operator's
+        own comes from `outside`: it may name no file, and leads only where the guard allows.
 
         Raises ImageError with one of the reasons of fetching; THROTTLED carries the seconds the host asked to
         wait.
         """
-        allowance = Allowance(self._limit, time.monotonic() + self._seconds, reserve, answered)
+        allowance = Allowance(self._limit, time.monotonic() + self._seconds, reserve, answered, outside)
+        if outside and url.partition("://")[0].lower() not in ("http", "https", "s3"):
+            raise ImageError(Reason.FORBIDDEN_ADDRESS, "an address from outside names a file of this machine")
         if protocol == "iiif":
             data = self._fetch_iiif(url, shorter_side, allowance)
         else:

@@ -1,33 +1,28 @@
 """Downloads over HTTP with libcurl: pooled keep-alive connections, and limits on bytes, time and slowness.
 
-It must never follow a redirect to anything but HTTP, skip the check of a certificate, or put a password or a
-signed query into an error.
+It must never connect where the guard objects, follow a redirect to anything but HTTP, skip the check of a certificate,
+or put a password or a signed query into an error.
 """
 
 import re
-import ssl
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pycurl
-from botocore.httpsession import get_cert_path
 
-from lookalike import __version__
 from lookalike.errors import ImageError
+from lookalike.guard import is_same_place
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from workers.budget import Reserve
+from workers.connections import Handle, Handles
 
 _REDIRECTS = 5
 # A transfer below this rate for this long has stalled; it is given up before the whole time limit.
 _SLOWEST_BYTES_PER_SECOND = 1024
-_SLOW_SECONDS = 20
-# A thread talks to few hosts at a time: files, an image service, and where they redirect to.
-_IDLE_CONNECTIONS = 4
+_SLOW_SECONDS = 20.0
 # Room is reserved in steps, whatever length the server tells: lengths lie, and most images need one step.
 _RESERVED_BYTES = 256 * 1024
 # All that an address may hold as it is (RFC 3986); "%" among it, since addresses come encoded.
@@ -36,8 +31,8 @@ _ALLOWED = "%:/?#[]@!$&'()*+,;=-._~"
 
 _REASONS = {
     pycurl.E_OPERATION_TIMEDOUT: Reason.TIMEOUT,
+    pycurl.E_ABORTED_BY_CALLBACK: Reason.TIMEOUT,  # libcurl is told to break off for no other reason
     pycurl.E_PARTIAL_FILE: Reason.INCOMPLETE,
-    pycurl.E_TOO_MANY_REDIRECTS: Reason.REJECTED,
     pycurl.E_FILESIZE_EXCEEDED: Reason.TOO_LARGE,
     pycurl.E_WRITE_ERROR: Reason.TOO_LARGE,  # the receiver declines bytes for no other reason
     pycurl.E_URL_MALFORMAT: Reason.BAD_ADDRESS,
@@ -51,14 +46,16 @@ Answered = Callable[[int, float | None], None]
 class Allowance:
     """What one file may take: so many bytes, until `deadline` on the clock of time.monotonic.
 
-    `reserve` is told of bytes before they are read, and may block; time spent there counts. `answered` is told of each
-    answer: its status, and the seconds after which the host wants to be asked again, where it says so.
+    `reserve` is told of bytes before they are read, and may block; time spent there does not count. `answered` is told
+    of each answer: its status, and the seconds after which the host wants to be asked again, where it says so.
+    `outside`: the address is not the operator's own.
     """
 
     limit: int
     deadline: float
     reserve: Reserve
     answered: Answered
+    outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +75,11 @@ class Response:
 
 
 class HttpClient:
-    """GET for many threads at once. Handles, with their connections, are reused, the last used first."""
+    """GET for many threads at once."""
 
     def __init__(self, settings: Settings) -> None:
-        self._connect_timeout = settings.connect_timeout
-        self._slow_seconds = max(1, min(_SLOW_SECONDS, int(settings.fetch_timeout / 2)))
-        self._certificates = _find_certificates()
-        self._idle: list[pycurl.Curl] = []
-        self._lock = threading.Lock()
-        self._closed = False
+        self._handles = Handles(settings)
+        self._slow_seconds = max(1.0, min(_SLOW_SECONDS, settings.fetch_timeout / 2))
 
     def get(
         self,
@@ -99,60 +92,31 @@ class HttpClient:
         """Fetches `url`, as given but for characters that no address may hold, which are percent-encoded.
 
         Returns answers of any status; see `require`. Their headers are kept only on demand: each is a call from C.
+        `headers` are sent to the first host alone. Where a redirect leads is somebody else's word, and so from outside,
+        unless a host in a private network redirects to itself.
+
         Raises ImageError where there is no full answer: UNREACHABLE, TIMEOUT, INCOMPLETE, TOO_LARGE, REJECTED
-        (redirects), BAD_ADDRESS.
+        (redirects), BAD_ADDRESS, FORBIDDEN_ADDRESS.
         """
-        address = encode(url)
-        curl = self._take()
-        lines: list[bytes] | None = [] if keep_headers else None
-        try:
-            curl.setopt(pycurl.URL, address)
-            curl.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in (headers or {}).items()])
-            curl.setopt(pycurl.FOLLOWLOCATION, redirects > 0)
-            curl.setopt(pycurl.MAXREDIRS, redirects)
-            response = _perform(curl, url, allowance, lines)
-        finally:
-            self._give_back(curl)
-        allowance.answered(response.status, response.retry_after)
-        return response
+        step, outside, address = url, allowance.outside, encode(url)
+        for _ in range(redirects + 1):
+            with self._handles.take(outside) as handle:
+                handle.curl.setopt(pycurl.URL, address)
+                lines = [f"{name}: {value}" for name, value in (headers or {}).items()]
+                handle.curl.setopt(pycurl.HTTPHEADER, lines)
+                response = _perform(handle, step, allowance, [] if keep_headers else None, self._slow_seconds)
+                onward: str | None = handle.curl.getinfo(pycurl.REDIRECT_URL)
+                is_inside = bool(onward) and not outside and handle.has_inner_peer()
+            if not onward or not redirects:
+                allowance.answered(response.status, response.retry_after)
+                return response
+            outside = not (is_inside and is_same_place(step, onward))
+            address, step, headers = _follow(step, onward), onward, None
+        raise ImageError(Reason.REJECTED, f"more than {redirects} redirects: {describe(url)}")
 
     def close(self) -> None:
         """Closes all connections; those in use when their transfer ends."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        for curl in idle:
-            curl.close()
-
-    def _take(self) -> pycurl.Curl:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        curl = pycurl.Curl()
-        for option, value in (
-            (pycurl.NOSIGNAL, True),  # signals and threads do not go together
-            (pycurl.USERAGENT, f"lookalike/{__version__}"),
-            (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1),
-            (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
-            (pycurl.REDIR_PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
-            (pycurl.PATH_AS_IS, True),
-            (pycurl.CONNECTTIMEOUT_MS, max(1, int(self._connect_timeout * 1000))),
-            (pycurl.LOW_SPEED_LIMIT, _SLOWEST_BYTES_PER_SECOND),
-            (pycurl.LOW_SPEED_TIME, self._slow_seconds),
-            (pycurl.TCP_KEEPALIVE, True),
-            (pycurl.MAXCONNECTS, _IDLE_CONNECTIONS),
-            (pycurl.BUFFERSIZE, 256 * 1024),
-            self._certificates,
-        ):
-            curl.setopt(option, value)
-        return curl
-
-    def _give_back(self, curl: pycurl.Curl) -> None:
-        with self._lock:
-            if not self._closed:
-                self._idle.append(curl)
-                return
-        curl.close()
+        self._handles.close()
 
 
 def require(response: Response, url: str) -> bytes:
@@ -197,14 +161,25 @@ def encode(url: str) -> str:
     return address
 
 
-def _perform(curl: pycurl.Curl, url: str, allowance: Allowance, lines: list[bytes] | None) -> Response:
-    seconds = allowance.deadline - time.monotonic()
-    if seconds <= 0:
+def _follow(url: str, onward: str) -> str:
+    """Returns where a redirect leads, encoded. Raises ImageError(REJECTED) for what is no http(s) address."""
+    try:
+        return encode(onward)
+    except ImageError:
+        detail = f"a redirect that may not be followed, from {describe(url)}"
+        raise ImageError(Reason.REJECTED, detail) from None
+
+
+def _perform(
+    handle: Handle, url: str, allowance: Allowance, lines: list[bytes] | None, slow_seconds: float
+) -> Response:
+    curl = handle.curl
+    if allowance.deadline <= time.monotonic():
         raise ImageError(Reason.TIMEOUT, describe(url))
-    chunks, receive = _receiver(allowance)
-    curl.setopt(pycurl.TIMEOUT_MS, max(1, int(seconds * 1000)))
+    download = _Download(allowance, slow_seconds)
+    curl.setopt(pycurl.XFERINFOFUNCTION, download.is_late)
     curl.setopt(pycurl.MAXFILESIZE_LARGE, allowance.limit)  # refuses by Content-Length, before the first byte
-    curl.setopt(pycurl.WRITEFUNCTION, receive)
+    curl.setopt(pycurl.WRITEFUNCTION, download.receive)
     if lines is None:
         curl.unsetopt(pycurl.HEADERFUNCTION)
     else:
@@ -214,51 +189,56 @@ def _perform(curl: pycurl.Curl, url: str, allowance: Allowance, lines: list[byte
         curl.perform()
     except pycurl.error as error:
         failure = error
-    body = b"".join(chunks)
-    chunks.clear()  # the handle keeps its receiver, and so the list, until its next use
+    body = b"".join(download.chunks)
+    download.chunks.clear()  # the handle keeps the download, and so the list, until its next use
     status = curl.getinfo(pycurl.RESPONSE_CODE)
     # An error page that breaks off, or is too long, is still the answer that the status gives.
     if failure is not None and status < 400:
-        raise _explain(failure, status, url)
+        raise _explain(failure, handle.objection, url)
     return Response(status, body, lines or [], curl.getinfo(pycurl.RETRY_AFTER) or None)
 
 
-def _receiver(allowance: Allowance) -> tuple[list[bytes], Callable[[bytes], int | None]]:
-    """Returns a list and the function that fills it, which declines what goes beyond the allowed bytes."""
-    chunks: list[bytes] = []
-    received = reserved = 0
+class _Download:
+    """Takes in a body within its allowance. Time in which it waits for room is no fault of the host's."""
 
-    def receive(chunk: bytes) -> int | None:
-        nonlocal received, reserved
-        received += len(chunk)
-        if received > allowance.limit:
+    def __init__(self, allowance: Allowance, slow_seconds: float) -> None:
+        self.chunks: list[bytes] = []
+        self._allowance = allowance
+        self._slow_seconds = slow_seconds
+        self._received = self._reserved = 0
+        self._waited = 0.0
+        # When, and with how many bytes, the host was last seen to be quick enough.
+        self._seen = time.monotonic(), 0
+
+    def receive(self, chunk: bytes) -> int | None:
+        """Keeps a part; declines what goes beyond the allowed bytes."""
+        self._received += len(chunk)
+        if self._received > self._allowance.limit:
             return 0  # not the length of the chunk: libcurl breaks off
-        if received > reserved:
-            step = max(_RESERVED_BYTES, received - reserved)
-            allowance.reserve(step)
-            reserved += step
-        chunks.append(chunk)
+        if self._received > self._reserved:
+            step = max(_RESERVED_BYTES, self._received - self._reserved)
+            began = time.monotonic()
+            self._allowance.reserve(step)
+            self._waited += time.monotonic() - began
+            self._reserved += step
+        self.chunks.append(chunk)
         return None
 
-    return chunks, receive
+    def is_late(self, *_: int) -> bool:
+        """Whether to break off: the time is over, or hardly anything comes."""
+        now = time.monotonic() - self._waited
+        since, bytes_then = self._seen
+        if now - since >= self._slow_seconds:
+            if self._received - bytes_then < self._slow_seconds * _SLOWEST_BYTES_PER_SECOND:
+                return True
+            self._seen = now, self._received
+        return now > self._allowance.deadline
 
 
-def _explain(error: pycurl.error, status: int, url: str) -> ImageError:
+def _explain(error: pycurl.error, objection: str | None, url: str) -> ImageError:
     code, words = error.args
-    if 300 <= status < 400 and code in (pycurl.E_UNSUPPORTED_PROTOCOL, pycurl.E_URL_MALFORMAT):
-        return ImageError(Reason.REJECTED, f"a redirect that may not be followed, from {describe(url)}")
+    if code == pycurl.E_ABORTED_BY_CALLBACK:
+        words = "too slow, or not in full within the time limit"
+    if objection is not None and code == pycurl.E_COULDNT_CONNECT:
+        return ImageError(Reason.FORBIDDEN_ADDRESS, f"{describe(url)}: {objection}")
     return ImageError(_REASONS.get(code, Reason.UNREACHABLE), f"{words or 'no answer'}: {describe(url)}")
-
-
-def _find_certificates() -> tuple[int, str]:
-    """Returns libcurl's option for trusted certificates: those of this machine, else those that come with
-    botocore.
-
-    What is compiled into a libcurl from a wheel is where some other system keeps them.
-    """
-    paths = ssl.get_default_verify_paths()
-    if paths.cafile and Path(paths.cafile).is_file():
-        return pycurl.CAINFO, paths.cafile
-    if paths.capath and any(Path(paths.capath).iterdir()):
-        return pycurl.CAPATH, paths.capath
-    return pycurl.CAINFO, str(get_cert_path(True))

@@ -1,4 +1,4 @@
-"""What a broker's message says to a worker. Whatever is not exactly that changes nothing, and says so in the log."""
+"""What a broker's message says to a worker. Whatever is not exactly that changes nothing, and is counted."""
 
 import logging
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from lookalike.contract import CONTRACT
+from lookalike.envelope import refusals
 
 log = logging.getLogger(__name__)
 
@@ -39,5 +40,5 @@ def read_message(words: Sequence[object]) -> Message | None:
     try:
         return Message.model_validate(dict(zip(Message.model_fields, words, strict=True)))
     except ValueError:  # pydantic's, or of too few or too many words
-        log.warning("a message that is not ours was dropped")
+        refusals.add("chunk, lease or contract")
         return None

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,43 +14,67 @@ from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from workers.decode import decode
 from workers.fetch import Fetcher
-from workers.network import load_encoder
+from workers.network import Encoder, load_encoder
 from workers.pipeline import MARGIN
 
 
-def embed_picture(address: str, encoder_name: str, settings: Settings) -> NDArray[np.float32]:
-    """Returns the vector (d,) of the picture at a path or URL. Raises ImageError with the reason."""
+def embed_picture(
+    address: str, encoder_name: str, settings: Settings, *, outside: bool = False
+) -> NDArray[np.float32]:
+    """Returns the vector (d,) of the picture at a path or URL. Raises ImageError with the reason.
+
+    An operator's word on the command line is his own; whoever passes on the word of others says that it comes from
+    `outside`: it may name no file, and leads only where the guard allows.
+    """
     url = address if "://" in address else Path(address).expanduser().absolute().as_uri()
     encoder = load_encoder(encoder_name, settings)
-    vector: NDArray[np.float32] = encoder.encode(
-        _pixels(url, "file", encoder.preprocessing, settings)
-    ).vectors[0]
-    if not np.isfinite(vector).all():
-        raise ImageError(Reason.INVALID_VECTOR, address)
-    return vector
+    return _embed(encoder, _fetch(url, "file", encoder.preprocessing, settings, outside), settings)
+
+
+def embed_upload(upload: BinaryIO, encoder_name: str, settings: Settings, limit: int) -> NDArray[np.float32]:
+    """Returns the vector (d,) of a picture that somebody sends, of which no more than `limit` bytes are read.
+
+    Raises ImageError with the reason, TOO_LARGE among them.
+    """
+    data = upload.read(limit + 1)
+    if len(data) > limit:
+        raise ImageError(Reason.TOO_LARGE, f"more than {limit} bytes")
+    return _embed(load_encoder(encoder_name, settings), data, settings)
 
 
 def classify_picture(
-    url: str, protocol: Protocol, encoder_name: str, settings: Settings
+    url: str, protocol: Protocol, encoder_name: str, settings: Settings, *, outside: bool
 ) -> NDArray[np.float32]:
     """Returns the probabilities (classes,) of an image. Raises ImageError; EncoderError without a classifier."""
     encoder = load_encoder(encoder_name, settings)
-    classes = encoder.encode(_pixels(url, protocol, encoder.preprocessing, settings)).classes
+    data = _fetch(url, protocol, encoder.preprocessing, settings, outside)
+    classes = encoder.encode(_pixels(data, encoder.preprocessing, settings)).classes
     if classes is None:
         raise EncoderError(f"{encoder_name} has no classifier")
     best: NDArray[np.float32] = classes[0]
     return best
 
 
-def _pixels(
-    url: str, protocol: Protocol, preprocessing: Preprocessing, settings: Settings
-) -> NDArray[np.uint8]:
-    """The picture as a batch of one, uint8 (1, crop, crop, 3)."""
+def _embed(encoder: Encoder, data: bytes, settings: Settings) -> NDArray[np.float32]:
+    vector: NDArray[np.float32] = encoder.encode(_pixels(data, encoder.preprocessing, settings)).vectors[0]
+    if not np.isfinite(vector).all():
+        raise ImageError(Reason.INVALID_VECTOR, "NaN, infinite or zero")
+    return vector
+
+
+def _fetch(
+    url: str, protocol: Protocol, preprocessing: Preprocessing, settings: Settings, outside: bool
+) -> bytes:
     fetcher = Fetcher(settings)
     try:
-        data = fetcher.fetch(url, protocol, math.ceil(preprocessing.resize * MARGIN)).data
+        side = math.ceil(preprocessing.resize * MARGIN)
+        return fetcher.fetch(url, protocol, side, outside=outside).data
     finally:
         fetcher.close()
+
+
+def _pixels(data: bytes, preprocessing: Preprocessing, settings: Settings) -> NDArray[np.uint8]:
+    """The picture as a batch of one, uint8 (1, crop, crop, 3)."""
     pixels = np.empty((1, preprocessing.crop, preprocessing.crop, 3), np.uint8)
     decode(data, preprocessing, pixels[0], settings.max_pixels)
     return pixels

@@ -246,7 +246,12 @@ class Pipeline:
         item.share = self._budget.open()
         try:
             fetched = self._fetcher.fetch(
-                image.url, image.protocol, self._shorter_side, item.share.reserve, item.visit.answered
+                image.url,
+                image.protocol,
+                self._shorter_side,
+                item.share.reserve,
+                item.visit.answered,
+                outside=image.outside,
             )
         finally:
             item.visit.leave()

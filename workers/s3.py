@@ -6,7 +6,7 @@ boto3 finds credentials, region and endpoint in its own way, once; its get_objec
 import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit
 
 import boto3
@@ -53,6 +53,8 @@ class S3Reader:
         Raises ImageError as HttpClient.get and `require` do, UNREACHABLE where credentials cannot be
         refreshed.
         """
+        # The endpoint is the operator's own, wherever the address comes from.
+        allowance = replace(allowance, outside=False)
         bucket, _, key = url[len("s3://") :].partition("/")
         if not bucket or not key or "@" in bucket or ":" in bucket:
             raise ImageError(Reason.BAD_ADDRESS, "not s3://bucket/key")

@@ -100,7 +100,10 @@ class _Trial:
         self._full = encoder.batch_size * encoder.passes
         self._waiting: list[_Ready] = []
         self._work = Work(
-            [ChunkImage(place, one.key, one.url, one.protocol, 1) for place, one in enumerate(images)]
+            [
+                ChunkImage(place, one.key, one.url, one.protocol, 1, one.outside)
+                for place, one in enumerate(images)
+            ]
         )
         self._failures: Counter[str] = Counter()
         self._bytes = 0
@@ -142,7 +145,7 @@ class _Trial:
         since, used = time.perf_counter(), time.thread_time()
         got: Fetched | ImageError
         try:
-            got = self._fetcher.fetch(image.url, image.protocol, self._shorter_side)
+            got = self._fetcher.fetch(image.url, image.protocol, self._shorter_side, outside=image.outside)
         except ImageError as error:
             got = error
         return _Attempt(got, time.perf_counter() - since, time.thread_time() - used)

@@ -90,6 +90,8 @@ class TurnedEmbedder:
     def _fetch(self, image: ChunkImage, visit: Visit) -> Fetched:
         side = math.ceil(self._encoder.preprocessing.resize * MARGIN)
         try:
-            return self._fetcher.fetch(image.url, image.protocol, side, answered=visit.answered)
+            return self._fetcher.fetch(
+                image.url, image.protocol, side, answered=visit.answered, outside=image.outside
+            )
         finally:
             visit.leave()

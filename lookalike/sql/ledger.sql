@@ -2,7 +2,7 @@
 -- Where a batch of announcements waits to be merged; one for each connection.
 create temporary table if not exists incoming (
     key text, url text, protocol text, work text, title text, licence text, access text, content text, digitised text,
-    as_of text, source text
+    as_of text, outside boolean, source text
 ) on commit delete rows
 
 -- name: copy_incoming
@@ -33,18 +33,21 @@ select count(*) from said where not back
 -- is kept, and so is the source that came first. Announcements that say nothing new are passed over first: an upsert
 -- would lock their rows, which writes them, and use up an id for each. So are those of an earlier time than what is
 -- known. An image whose content changed gets the next revision; where it cannot be compared (content is null here or
--- there), a new address counts as new content, and so does an event that knows the content. `offset 0` keeps the planner
--- from reading all of a middling archive for every batch: each key is looked up in the index.
-insert into images as i (key, url, protocol, work, title, licence, access, content, source, digitised, as_of)
+-- there), a new address counts as new content, and so does an event that knows the content. An address that the operator
+-- has given stays his own, whoever repeats it from outside. `offset 0` keeps the planner from reading all of a middling
+-- archive for every batch: each key is looked up in the index.
+insert into images as i (key, url, protocol, work, title, licence, access, content, source, digitised, as_of, outside)
 select n.key, n.url, n.protocol, n.work, n.title, n.licence, n.access, n.content, n.source,
-    coalesce(n.digitised::date, i.digitised, current_date), coalesce(n.as_of::timestamptz, i.as_of)
+    coalesce(n.digitised::date, i.digitised, current_date), coalesce(n.as_of::timestamptz, i.as_of), n.outside
 from incoming n left join lateral (select * from images i where i.key = n.key offset 0) i on true
 where i.id is null
    or not coalesce(n.as_of::timestamptz < i.as_of, false)
-   and (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised, i.as_of) is distinct from (
+   and (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised, i.as_of, i.outside)
+   is distinct from (
        n.url, n.protocol, coalesce(n.work, i.work), coalesce(n.title, i.title), coalesce(n.licence, i.licence),
        coalesce(n.access, i.access), coalesce(n.content, i.content), coalesce(i.source, n.source),
-       coalesce(n.digitised::date, i.digitised), coalesce(n.as_of::timestamptz, i.as_of))
+       coalesce(n.digitised::date, i.digitised), coalesce(n.as_of::timestamptz, i.as_of),
+       n.outside and (i.outside or i.url <> n.url))
 order by n.key
 on conflict (key) do update set
     url = excluded.url,
@@ -57,17 +60,20 @@ on conflict (key) do update set
     source = coalesce(i.source, excluded.source),
     digitised = excluded.digitised,
     as_of = coalesce(excluded.as_of, i.as_of),
+    outside = excluded.outside and (i.outside or i.url <> excluded.url),
     revision = i.revision + coalesce(
         excluded.content <> i.content,
         excluded.url <> i.url or %(event)s and excluded.content is not null)::integer,
     changed_at = now()
 where not coalesce(excluded.as_of < i.as_of, false)
-  and (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised, i.as_of) is distinct from (
+  and (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised, i.as_of, i.outside)
+  is distinct from (
     excluded.url, excluded.protocol, coalesce(excluded.work, i.work), coalesce(excluded.title, i.title),
     coalesce(excluded.licence, i.licence), coalesce(excluded.access, i.access), coalesce(excluded.content, i.content),
-    coalesce(i.source, excluded.source), excluded.digitised, coalesce(excluded.as_of, i.as_of))
+    coalesce(i.source, excluded.source), excluded.digitised, coalesce(excluded.as_of, i.as_of),
+    excluded.outside and (i.outside or i.url <> excluded.url))
 returning new.id, old.id is null as is_new, old.revision is distinct from new.revision as embed,
-    (old.url, old.protocol) is distinct from (new.url, new.protocol) as moved
+    (old.url, old.protocol, old.outside) is distinct from (new.url, new.protocol, new.outside) as moved
 
 -- name: reopen_failures
 -- Images that can be fetched from elsewhere now have not failed yet; the caller covers them with chunks.
@@ -106,26 +112,26 @@ returning encoder, lane, attempts, lo, hi, ids, analysis,
 
 -- name: select_images_in_range
 -- The images of a range chunk that still lack a vector of their present content.
-select i.id, i.key, i.url, i.protocol, i.revision from images i
+select i.id, i.key, i.url, i.protocol, i.revision, i.outside from images i
 where i.id between %(lo)s and %(hi)s
   and not exists (select from {vectors} v where v.image_id = i.id and v.revision = i.revision)
 order by i.id
 
 -- name: select_images_in_list
 -- The images of a list chunk that still lack a vector of their present content.
-select i.id, i.key, i.url, i.protocol, i.revision from images i
+select i.id, i.key, i.url, i.protocol, i.revision, i.outside from images i
 where i.id = any(%(ids)s)
   and not exists (select from {vectors} v where v.image_id = i.id and v.revision = i.revision)
 order by i.id
 
 -- name: select_embedded_in_range
 -- The images of a range chunk that have a vector: what an analysis works on.
-select i.id, i.key, i.url, i.protocol, i.revision from images i join {vectors} v on v.image_id = i.id
+select i.id, i.key, i.url, i.protocol, i.revision, i.outside from images i join {vectors} v on v.image_id = i.id
 where i.id between %(lo)s and %(hi)s order by i.id
 
 -- name: select_embedded_in_list
 -- The images of a list chunk that have a vector: what an analysis works on.
-select i.id, i.key, i.url, i.protocol, i.revision from images i join {vectors} v on v.image_id = i.id
+select i.id, i.key, i.url, i.protocol, i.revision, i.outside from images i join {vectors} v on v.image_id = i.id
 where i.id = any(%(ids)s) order by i.id
 
 -- name: renew

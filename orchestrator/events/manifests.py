@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 from lookalike import awaited, deletion, ledger
 from lookalike.awaited import DueManifest
-from lookalike.errors import SourceError
+from lookalike.errors import ForbiddenAddressError, SourceError
 from lookalike.images import Image, Refused, Removal
 from lookalike.ledger import Connection
 from lookalike.reasons import Reason
@@ -49,12 +49,14 @@ def read_due(settings: Settings, connection: Connection, stop: threading.Event |
         if due is None:
             break
         try:
-            with Web(once) as web:
+            # The operator's own, by LOOKALIKE_MANIFEST_URL; what it names is an outsider's word.
+            with Web(once, given=due.address) as web:
                 found = iiif.read_document(web, due.address)
+                images = list(web.vouch(found.images))
         except SourceError as error:
             _put_off(connection, due, _reason_of(error), str(error))
             continue
-        count += _take_in(connection, settings, due, found.images, found.refused)
+        count += _take_in(connection, settings, due, images, found.refused)
     return count
 
 
@@ -131,6 +133,8 @@ def _gone(
 def _reason_of(error: SourceError) -> Reason:
     if isinstance(error, AnswerError) and error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return Reason.MISSING_MANIFEST
+    if isinstance(error, ForbiddenAddressError):
+        return Reason.FORBIDDEN_ADDRESS
     return Reason.UNREACHABLE if isinstance(error, PassingError) else Reason.UNREADABLE_MANIFEST
 
 

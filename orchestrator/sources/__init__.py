@@ -118,11 +118,11 @@ def _from_web_table(
     """Downloads the table first: to register it takes longer than connections last."""
     wanted = position.get("identity") if position else None
     with (
-        Web(settings) as web,
+        Web(settings, given=url) as web,
         downloaded(web, url, settings, wanted) as download,
         download.path.open("rb") as stream,
     ):
-        yield from tables.read_table(
+        rows = tables.read_table(
             stream,
             without_secrets(url),
             url,
@@ -130,6 +130,7 @@ def _from_web_table(
             identity=download.version,
             position=position,
         )
+        yield from web.vouch(rows)
 
 
 def _from_web_document(
@@ -140,8 +141,8 @@ def _from_web_document(
     elif path.lower().endswith(".json.gz"):
         yield from catalogue_snapshot.read_url(url, settings, position)
     else:
-        with Web(settings) as web:
-            yield from _from_document(web, web.json(url), url, position)
+        with Web(settings, given=url) as web:
+            yield from web.vouch(_from_document(web, web.json(url), url, position))
 
 
 def _from_document(web: Web, document: object, address: str, position: Position | None) -> Iterator[Notice]:

@@ -55,12 +55,12 @@ def read_catalogue(url: str, settings: Settings, position: Position | None = Non
         yield from _from_snapshot(url, settings, position)
         return
     known = position if position is not None and position.get("catalogue") == name else {}
-    with Web(settings) as web:
+    with Web(settings, given=_with_defaults(url)) as web:
         if _kind_of(url)[1]:
-            yield from _single(web, url)
+            yield from web.vouch(_single(web, url))
             return
         try:
-            yield from _pages(web, url, name, known)
+            yield from web.vouch(_pages(web, url, name, known))
         except _TooManyError:
             log.info("%s has more results than the API gives: the snapshot is read", without_secrets(url))
         else:

@@ -67,12 +67,12 @@ def read_url(
     """
     name = name or fingerprint(url)
     version = position.get("file") if position is not None and position.get("snapshot") == name else None
-    with Web(settings) as web, downloaded(web, url, settings, version) as download:
+    with Web(settings, given=url) as web, downloaded(web, url, settings, version) as download:
         if is_snapshot(download.path):
             reader = _Reader(download.path, without_secrets(url), name, download.version)
-            yield from reader.read(Crawl(web), position, filters)
+            yield from web.vouch(reader.read(Crawl(web), position, filters))
         else:
-            yield from iiif.read(web, iiif.load_file(download.path), url, position)
+            yield from web.vouch(iiif.read(web, iiif.load_file(download.path), url, position))
 
 
 class _Reader:

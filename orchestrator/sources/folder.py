@@ -74,7 +74,7 @@ def read_file(path: Path, folder: Path) -> Announcement:
     if not stat.S_ISREG(status.st_mode):
         return Refused(where, Reason.NO_IMAGE, "not a regular file")
     content = f"{status.st_size}-{status.st_mtime_ns}"
-    return announce(where, file_url(path), key=key_of_path(path, folder), content=content)
+    return announce(where, file_url(path), key=key_of_path(path, folder), content=content, outside=False)
 
 
 def _sorted_names(folder: str, suffixes: frozenset[str]) -> list[str]:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TypeGuard
 
-from lookalike.errors import SourceError
+from lookalike.errors import ForbiddenAddressError, SourceError
 from lookalike.images import Announcement, Checkpoint, Image, Notice, Position, Refused
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
@@ -50,8 +50,8 @@ class Document:
 
 def read_url(url: str, settings: Settings, position: Position | None = None) -> Iterator[Notice]:
     """Yields the images of the manifest or collection at the address; see `read`."""
-    with Web(settings) as web:
-        yield from read(web, web.json(url), url, position)
+    with Web(settings, given=url) as web:
+        yield from web.vouch(read(web, web.json(url), url, position))
 
 
 def load_file(path: Path) -> object:
@@ -239,6 +239,8 @@ def refused(address: str, error: SourceError) -> Refused:
         raise error
     gone = isinstance(error, AnswerError) and error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
     reason = Reason.NOT_FOUND if gone else Reason.UNREADABLE_MANIFEST
+    if isinstance(error, ForbiddenAddressError):
+        reason = Reason.FORBIDDEN_ADDRESS
     return Refused(without_secrets(address), reason, printable(str(error)))
 
 

@@ -41,7 +41,7 @@ class Objects:
             )
         work = found["work"] if self._names_works else None
         content = etag.strip('"') if etag else None
-        return announce(where, where, key=key, work=work, content=content, as_of=as_of)
+        return announce(where, where, key=key, work=work, content=content, as_of=as_of, outside=False)
 
     def address_and_key(self, bucket: str, name: str) -> tuple[str, str] | None:
         """Returns the address and the key of an object that was deleted; None for what was never an image."""

@@ -51,13 +51,15 @@ def announce(
     content: str | None = None,
     digitised: str | None = None,
     as_of: str | None = None,
+    outside: bool = True,
 ) -> Announcement:
     """Returns the image, or Refused when its key or address cannot be used.
 
     `where` names the record for people. Without a `key` one is made by `key_of_url`. Title, licence and
     access are cleaned of unusable characters and cut at 1,000 characters; what identifies (key, url, work,
     content) is never altered, but refused. `digitised` is an ISO date, with or without a time; `as_of` is taken
-    as it is (see Image).
+    as it is (see Image). Only who knows that the operator gave the address says that it does not come from
+    `outside`.
     """
     key = key or key_of_url(url)
     path = path_of_url(url) if url.startswith("file://") else None
@@ -81,6 +83,7 @@ def announce(
         content or None,
         digitised=day,
         as_of=as_of,
+        outside=outside,
     )
 
 

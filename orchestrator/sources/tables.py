@@ -243,6 +243,7 @@ def _announce(where: str, row: Row, base: Path | str) -> Announcement:
         access=value["access"],
         content=value["content"],
         digitised=value["digitised"],
+        outside=isinstance(base, str),
     )
 
 

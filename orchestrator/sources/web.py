@@ -1,17 +1,20 @@
 """Reads JSON documents and streams of bytes over HTTP, politely: with limits, a few tries, `Retry-After` obeyed.
 
-Only http and https are followed, also by redirects. Its messages never show credentials.
+Only http and https are followed, also by redirects, where the guard does not object. Its messages never show
+credentials.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from http import HTTPStatus
+from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
-from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
+from urllib3 import BaseHTTPResponse, Retry
 from urllib3.exceptions import (
     HTTPError,
     InvalidHeader,
@@ -23,8 +26,12 @@ from urllib3.exceptions import (
 
 from lookalike import __version__
 from lookalike.errors import SourceError
+from lookalike.images import Image, Notice
 from lookalike.settings import Settings
 from orchestrator.sources.records import without_secrets
+from orchestrator.sources.transport import Transport
+
+AnyNotice = TypeVar("AnyNotice", bound=Notice)
 
 MAX_DOCUMENT = 64 * 2**20
 """Largest manifest or collection in bytes, unpacked; Python takes about ten times as much to hold it."""
@@ -72,16 +79,14 @@ class OutageError(SourceError):
 
 
 class Web:
-    """A pool of connections with the limits of the settings. For one thread, and for `with`."""
+    """A pool of connections with the limits of the settings. For one thread, and for `with`.
 
-    def __init__(self, settings: Settings) -> None:
+    `given` is the address of the source, where the operator has given one; all others come from outside, see Transport.
+    """
+
+    def __init__(self, settings: Settings, given: str | None = None) -> None:
         self._settings = settings
-        timeout = Timeout(connect=settings.connect_timeout, read=settings.fetch_timeout)
-        # The tries are counted here and not by urllib3, which would repeat within each of them.
-        follow = Retry(
-            total=None, connect=0, read=0, status=0, other=0, redirect=5, respect_retry_after_header=False
-        )
-        self._pool = PoolManager(headers=_HEADERS, timeout=timeout, retries=follow)
+        self._transport = Transport(settings, _HEADERS, given)
         self._retrying = Retrying(
             retry=retry_if_exception_type(PassingError),
             stop=stop_after_attempt(settings.tries),
@@ -118,9 +123,20 @@ class Web:
         """
         return self._retrying(self._open, url, headers)
 
+    def vouch(self, notices: Iterable[AnyNotice]) -> Iterator[AnyNotice]:
+        """Yields what was announced; images at addresses that are as good as the operator's own are marked so.
+
+        Asked after the documents that announce them were read, as the sources do.
+        """
+        for notice in notices:
+            if isinstance(notice, Image) and notice.outside and self._transport.is_own(notice.url):
+                yield replace(notice, outside=False)
+            else:
+                yield notice
+
     def close(self) -> None:
         """Closes the connections."""
-        self._pool.clear()
+        self._transport.close()
 
     def _count(self, error: SourceError) -> None:
         """Counts failures that are likely to hit the next document as well. Raises OutageError for the last one."""
@@ -138,7 +154,7 @@ class Web:
     def _open(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
         name = without_secrets(url)
         try:
-            response = self._pool.request("GET", url, preload_content=False, headers={**_HEADERS, **headers})
+            response = self._transport.request(url, {**_HEADERS, **headers})
         except (HTTPError, ValueError) as error:  # ValueError: http.client refuses a malformed host so
             cause = error.reason if isinstance(error, MaxRetryError) else error
             kind = SourceError if isinstance(cause, _LASTING) else PassingError

@@ -30,7 +30,7 @@ def test_a_reading_is_the_share_of_time_that_threads_worked() -> None:
 NOW = datetime.now(UTC)
 STATE = WorkerState(
     name="host.1", encoder="tiny", device="cpu", batch_size=32, started_at=NOW, seen_at=NOW, images=100, seconds=20.0,
-    fetch_busy=0.1, decode_busy=0.1, encode_busy=0.1, store_busy=0.1, batch_fill=1.0, alive=True,
+    fetch_busy=0.1, decode_busy=0.1, encode_busy=0.1, store_busy=0.1, batch_fill=1.0, refused=0, alive=True,
 )  # fmt: skip
 
 

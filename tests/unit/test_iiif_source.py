@@ -26,8 +26,8 @@ SERVICE = "https://h.org/iiif/1"
 Json = Any
 
 
-def read(spec: object) -> list[Announcement]:
-    return list(open_source(str(spec), SETTINGS))
+def read(spec: object, settings: Settings = SETTINGS) -> list[Announcement]:
+    return list(open_source(str(spec), settings))
 
 
 def images(announcements: Sequence[Notice]) -> list[Image]:
@@ -138,7 +138,7 @@ def test_version_3_in_full() -> None:
     assert found_in(manifest) == [
         Image(
             "h.org/iiif/1", SERVICE, "iiif", "https://h.org/m", "A book; in parts – 12r",
-            "http://creativecommons.org/licenses/by/4.0/",
+            "http://creativecommons.org/licenses/by/4.0/", outside=True,
         )
     ]  # fmt: skip
 
@@ -156,8 +156,10 @@ def test_version_2_in_full() -> None:
     )
     manifest["license"] = ["https://l.org/1"]
     assert found_in(manifest) == [
-        Image("h.org/iiif/1", SERVICE, "iiif", "https://h.org/m", "Book – 1r", "https://l.org/1")
-    ]
+        Image(
+            "h.org/iiif/1", SERVICE, "iiif", "https://h.org/m", "Book – 1r", "https://l.org/1", outside=True
+        )
+    ]  # fmt: skip
 
 
 AUTH = {
@@ -577,11 +579,12 @@ def test_redirects_and_odd_encodings(site: Site) -> None:
 
 
 def test_a_collection_in_a_file(site: Site, tmp_path: Path) -> None:
-    """A collection saved as a file is read, and its members are fetched."""
+    """A collection saved as a file is read, and its members are fetched, from a private network only if allowed."""
     site.pages = {"/m1": book(1)}
     path = tmp_path / "collection.json"
     path.write_text(json.dumps({"@type": "sc:Collection", "manifests": [{"@id": f"{site.url}/m1"}]}))
-    assert numbers(read(path)) == [1]
+    assert refusals(read(path)) == [(f"{site.url}/m1", Reason.FORBIDDEN_ADDRESS)]
+    assert numbers(read(path, SETTINGS.model_copy(update={"allow_networks": "127.0.0.0/8"}))) == [1]
     path.write_text("{")
     with pytest.raises(SourceError, match="not JSON"):
         read(path)
