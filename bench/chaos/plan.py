@@ -25,10 +25,8 @@ FINAL = {
     "understated": "truncated",
     "empty": "empty",
 }
-# Answers that are slow or ask for patience, and bring the picture in the end. How often an image is throttled differs
-# between versions of lookalike (some spend a try on it), so nothing else befalls such an image.
-LATE = ("slow", "throttle")
-# Shares of all images. What waits for a time limit is rare, for a chunk lasts as long as its slowest image.
+# Shares of all images; answers that are slow, or ask for patience, bring the picture in the end. What waits for a time
+# limit is rare, for a chunk lasts as long as its slowest image.
 SHARE_RECOVERING, SHARE_FAILING, SHARE_SLOW, SHARE_THROTTLED = 0.12, 0.06, 0.03, 0.004
 RARE = {"endless": 0.2}
 MOST_BAD_ANSWERS = 2
@@ -41,6 +39,11 @@ class Fate:
     key: str
     answers: tuple[str, ...]
     outcome: str
+
+    @property
+    def host(self) -> str:
+        """By which name the server is asked: one that asks for patience is asked less often for all that it has."""
+        return "localhost" if "throttle" in self.answers else "127.0.0.1"
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,10 @@ def run(
     home = Path(tempfile.mkdtemp(prefix="lookalike-chaos-"))
     try:
         write_site(home / "site", plan)
-        with web(home / "site") as address:
+        with web(home / "site") as port:
             system = System(home, folder, encoder, workers, plan.seed)
             try:
-                result = _Run(system, plan, limit).go(address)
+                result = _Run(system, plan, limit).go(port)
             finally:
                 system.supervisor.kill()
                 services.down(system.settings)
@@ -104,10 +104,10 @@ class _Run:
         self._until = time.monotonic() + limit
         self._result = Result(plan.seed, system.spec.name)
 
-    def go(self, address: str) -> Result:
+    def go(self, port: int) -> Result:
         since = time.monotonic()
         table = self._system.home / "images.csv"
-        rows = [f"{fate.key},{address}/{fate.key}" for fate in self._plan.fates]
+        rows = [f"{fate.key},http://{fate.host}:{port}/{fate.key}" for fate in self._plan.fates]
         table.write_text("\n".join(["key,url", *rows, ""]))
         migrate(self._system.database_url)
         self._watcher.ask(lambda connection: archive.add_encoder(connection, self._system.spec, CHUNK))
@@ -159,8 +159,7 @@ class _Run:
 
     def _wait_until_settled(self) -> bool:
         """Waits for the end of the backfill; False when it does not come in time."""
-        images = len(self._plan.fates)
-        while self._watcher.settled() < images or self._watcher.open():
+        while self._watcher.open():
             if time.monotonic() > self._until:
                 return False
             time.sleep(POLL_SECONDS)
@@ -174,7 +173,7 @@ class _Run:
         (self._system.folder / "audit.txt").write_text(audit.stdout + audit.stderr)
         result.balanced = audit.returncode == 0
         writes = watcher.writes()
-        result.verdict = judge(self._plan.fates, watcher.outcomes(), writes)
+        result.verdict = judge(self._plan.fates, watcher.outcomes(), writes, result.complete)
         wasted = wasted_times(self._system.record, writes)
         result.encoded_in_vain = len(wasted)
         result.crashes, result.suspects = watcher.crashes()

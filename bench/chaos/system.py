@@ -39,7 +39,7 @@ SETTINGS = {
     "LOOKALIKE_MAX_BYTES": str(2**20),
     "LOOKALIKE_DECODE_THREADS": "1",
     "LOOKALIKE_BATCH_SIZE": "8",  # no probe at each start
-    "LOOKALIKE_ALLOW_NETWORKS": "127.0.0.0/8",
+    "LOOKALIKE_ALLOW_NETWORKS": "127.0.0.0/8,::1/128",
 }
 
 
@@ -119,7 +119,7 @@ def write_site(folder: Path, plan: Plan) -> None:
 
 
 @contextmanager
-def web(folder: Path) -> Iterator[str]:
-    """The address of the plan's web server."""
+def web(folder: Path) -> Iterator[int]:
+    """The port of the plan's web server on this machine."""
     with start("-m", "bench.chaos.web", str(folder), PYTHONPATH=str(ROOT)) as server:
-        yield f"http://127.0.0.1:{server.read()}"
+        yield server.read()

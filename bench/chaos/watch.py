@@ -148,25 +148,33 @@ class Verdict:
     images: int
     done: int
     failed: int
+    unfinished: list[str]
     lost: list[str]
     twice: list[int]
     otherwise: dict[str, tuple[str, str]]
 
 
-def judge(fates: Sequence[Fate], outcomes: dict[str, str], writes: dict[int, list[float]]) -> Verdict:
-    """Compares. `lost` are images without an outcome, `twice` those of which more than one vector was stored, and
-    `otherwise` says (expected, found) of those that ended in another way than they had to."""
+def judge(
+    fates: Sequence[Fate], outcomes: dict[str, str], writes: dict[int, list[float]], complete: bool
+) -> Verdict:
+    """Compares. Images without an outcome are `lost` when the work is `complete`, else `unfinished`; `twice` are those
+    of which more than one vector was stored; `otherwise` says (expected, found) of those that ended in another way.
+    """
     found = {fate.key: outcomes.get(fate.key, "unknown") for fate in fates}
     settled = [outcome for outcome in found.values() if outcome not in ("open", "unknown")]
     done = settled.count(DONE)
+    without = [key for key, outcome in found.items() if outcome in ("open", "unknown")]
     return Verdict(
         images=len(fates),
         done=done,
         failed=len(settled) - done,
-        lost=[key for key, outcome in found.items() if outcome in ("open", "unknown")],
+        unfinished=[] if complete else without,
+        lost=without if complete else [],
         twice=[image for image, times in writes.items() if len(times) > 1],
         otherwise={
-            fate.key: (fate.outcome, found[fate.key]) for fate in fates if found[fate.key] != fate.outcome
+            fate.key: (fate.outcome, found[fate.key])
+            for fate in fates
+            if found[fate.key] not in (fate.outcome, "open")
         },
     )
 

@@ -40,9 +40,10 @@ def table(system: System) -> Iterator[Path]:
     """A table of good images that a web server has."""
     fates = tuple(Fate(f"{number:05}.jpg", ("good",), "done") for number in range(IMAGES))
     write_site(system.home / "site", Plan(0, fates, ()))
-    with web(system.home / "site") as address:
+    with web(system.home / "site") as port:
         path = system.home / "images.csv"
-        path.write_text("\n".join(["key,url", *(f"{fate.key},{address}/{fate.key}" for fate in fates), ""]))
+        rows = [f"{fate.key},http://{fate.host}:{port}/{fate.key}" for fate in fates]
+        path.write_text("\n".join(["key,url", *rows, ""]))
         yield path
 
 
