@@ -1,12 +1,17 @@
 """`lookalike add`: registers sources, or lists what they hold."""
 
+import json
+import shutil
+import sys
+import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from cli import output
 from cli.session import Session, ensure_encoder
-from lookalike.images import Refused
+from lookalike.images import Image, Refused
 from lookalike.settings import Settings
 from orchestrator.intake import read_in
 from orchestrator.progress import Intake
@@ -47,37 +52,34 @@ def register_sources(session: Session, sources: Sequence[str], as_json: bool, an
 
 
 def dry_run(sources: Sequence[str], settings: Settings, as_json: bool) -> None:
-    """Lists what the sources hold by the address of each image; touches no database."""
-    images, refused = [], []
-    for source in sources:
-        for announcement in open_source(source, settings):
-            if isinstance(announcement, Refused):
-                refused.append(announcement)
-            else:
-                images.append(announcement)
-    if as_json:
-        output.print_json(
-            {
-                "images": [
-                    {
-                        "key": image.key,
-                        "url": image.url,
-                        "work": image.work,
-                        "title": image.title,
-                        "licence": image.licence,
-                        "protocol": image.protocol,
-                    }
-                    for image in images
-                ],
-                "refused": refused,
-            }
-        )
-        return
-    output.print_table("", ("key", "address", "work"), [(i.key, i.url, i.work) for i in images])
-    if refused:
-        output.print_table(
-            "refused", ("where", "reason", ""), [(r.where, r.reason, r.detail) for r in refused]
-        )
+    """Lists what the sources hold by the address of each image; touches no database.
+
+    Images go through a file: there may be more of them than memory holds, and JSON is only printed when it is whole.
+    """
+    refused: list[Refused] = []
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as listed:
+        for source in sources:
+            for announcement in open_source(source, settings):
+                if isinstance(announcement, Refused):
+                    refused.append(announcement)
+                elif as_json:
+                    comma = "," if listed.tell() else ""
+                    listed.write(f"{comma}\n    {json.dumps(_listed(announcement), ensure_ascii=False)}")
+                else:
+                    print(announcement.key, announcement.url, announcement.work or "", sep="\t")
+        if as_json:
+            listed.seek(0)
+            print('{\n  "images": [', end="")
+            shutil.copyfileobj(listed, sys.stdout)
+            shown = json.dumps([asdict(each) for each in refused], ensure_ascii=False)
+            print(f'\n  ],\n  "refused": {shown}\n}}')
+        elif refused:
+            rows = [(r.where, r.reason, r.detail) for r in refused]
+            output.print_table("refused", ("where", "reason", ""), rows)
+
+
+def _listed(image: Image) -> dict[str, str | None]:
+    return {name: getattr(image, name) for name in ("key", "url", "work", "title", "licence", "protocol")}
 
 
 def print_refusals(intake: Intake) -> None:

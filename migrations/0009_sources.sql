@@ -42,6 +42,7 @@ create table sources (
     started_at timestamptz not null default now(),
     read_at    timestamptz not null default now(),
     ended_at   timestamptz,
+    followed_at timestamptz,
     error      text
 );
 comment on table sources is 'What each source has announced since it was begun last, and how far it has been read.';
@@ -56,6 +57,7 @@ comment on column sources.refused is 'Records that were refused, by reason.';
 comment on column sources.started_at is 'When it was begun.';
 comment on column sources.read_at is 'When something was read from it last.';
 comment on column sources.ended_at is 'When it was read to its end. Null: not yet, `lookalike add` goes on from its position.';
+comment on column sources.followed_at is 'When a stream was read to its end first: what it brings since then goes ahead of backfills.';
 comment on column sources.error is 'Why it broke off. Null: it did not.';
 grant select on deleted_images, sources to analyst;
 

@@ -20,6 +20,10 @@ _LONGEST = 4
 OnBatch = Callable[[Intake], None]
 
 
+class StoppedError(Exception):
+    """Raised by an `on_batch` to end the reading of a source: what was read so far is committed."""
+
+
 def read_in(
     connection: ledger.Connection,
     spec: str,
@@ -31,8 +35,9 @@ def read_in(
 ) -> None:
     """Reads a source to its end, registers what it announces and counts it in `intake`.
 
-    A source that was stopped midway is gone on with, `anew` from its beginning in any case. Raises SourceError when it
-    cannot be read, or breaks off: what came before is registered.
+    A source that was stopped midway is gone on with, `anew` from its beginning in any case. What a stream brings after
+    it was read to its end goes ahead of backfills. Raises SourceError when the source cannot be read, or breaks off:
+    what came before is registered.
     """
     name = source_name(spec)
     if spec == STANDARD_INPUT:
@@ -43,6 +48,8 @@ def read_in(
         batches = _Batches(connection, name, settings.chunk_size, intake, on_batch, begun)
         try:
             batches.take(read_source(spec, settings, begun.position))
+        except StoppedError:
+            raise
         except Exception as error:
             if not connection.closed:
                 progress.fail(connection, name, error)
@@ -85,6 +92,8 @@ class _Batches:
         self._on_batch = on_batch
         self._begun = begun
         self._position = begun.position if begun else None
+        # What a stream brings once it is followed has just happened.
+        self._lane: ledger.Lane = "events" if begun and begun.is_followed else "backfill"
         self._counted = Intake()  # since the last flush
         self._batch: list[Image] = []
         self._awaited: list[AwaitedManifest] = []
@@ -127,7 +136,7 @@ class _Batches:
         with self._connection.transaction():
             awaited.await_manifests(self._connection, self._awaited)
             registered = ledger.register(
-                self._connection, self._batch, "backfill", self._chunk_size, self._source
+                self._connection, self._batch, self._lane, self._chunk_size, self._source
             )
             self._counted.registered += registered
             if self._begun is not None:

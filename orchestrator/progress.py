@@ -62,10 +62,14 @@ class Intake:
 
 @dataclass(frozen=True)
 class Begun:
-    """A source that is being read: its position (None: its beginning) and what it has announced before that."""
+    """A source that is being read: its position (None: its beginning) and what it has announced before that.
+
+    A stream `is_followed` once it was read to its end: what it brings since then is new.
+    """
 
     position: Position | None
     intake: Intake
+    is_followed: bool = False
 
 
 @contextmanager
@@ -89,10 +93,11 @@ def begin(connection: Connection, name: str, anew: bool) -> Begun:
     row = None if anew else _select(connection, name)
     if row is None or row["ended_at"] is not None:
         connection.execute(QUERIES["begin"], {"name": name, "anew": anew})
-        return Begun(row and row["position"], Intake())
+        return Begun(row and row["position"], Intake(), row is not None and row["followed_at"] is not None)
     registered = ledger.Registered(row["new"], row["changed"], row["unchanged"], row["gone"])
     refused = Counter[str](row["refused"])
-    return Begun(row["position"], Intake(registered, row["deleted"], refused=refused))
+    intake = Intake(registered, row["deleted"], refused=refused)
+    return Begun(row["position"], intake, row["followed_at"] is not None)
 
 
 def has_ended(connection: Connection, name: str) -> bool:

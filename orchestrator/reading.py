@@ -19,7 +19,7 @@ from lookalike.settings import Settings
 from orchestrator import progress
 from orchestrator.events.consumer import consume
 from orchestrator.events.manifests import read_due
-from orchestrator.intake import read_in
+from orchestrator.intake import StoppedError, read_in
 from orchestrator.progress import Intake
 from orchestrator.sources import QUEUE_SCHEME, source_name
 
@@ -35,10 +35,6 @@ MANIFEST_SECONDS = 1.0
 
 # Takes a connection's maker and what stops it; returns the seconds until it is taken again, None when it is over.
 Step = Callable[[Callable[[], Connection], threading.Event], float | None]
-
-
-class _StoppedError(Exception):
-    """The orchestrator ends; what was read so far is committed."""
 
 
 @contextmanager
@@ -73,7 +69,7 @@ def _keep_at(
         began = clock()
         try:
             rest = step(connect, stop)
-        except _StoppedError:
+        except StoppedError:
             return
         except Exception as error:
             if not isinstance(error, LookalikeError | psycopg.Error):
@@ -114,7 +110,7 @@ def _read_once(settings: Settings, connection: Connection, source: str, stop: th
 
     def check(_: Intake) -> None:
         if stop.is_set():
-            raise _StoppedError
+            raise StoppedError
 
     read_in(connection, source, settings, intake, check)
     registered = intake.registered

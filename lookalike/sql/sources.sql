@@ -8,14 +8,15 @@ select pg_advisory_unlock(hashtextextended('lookalike source ' || %(name)s, 0))
 
 -- name: select
 -- How far a source has been read, and what it has announced.
-select position, new, changed, unchanged, gone, deleted, refused, ended_at from sources where name = %(name)s
+select position, new, changed, unchanged, gone, deleted, refused, ended_at, followed_at from sources where name = %(name)s
 
 -- name: begin
 -- Begins a source, from its position: with anew from its beginning, and the counts from nothing.
 insert into sources as s (name) values (%(name)s)
 on conflict (name) do update set
     position = case when %(anew)s then null else s.position end, new = 0, changed = 0, unchanged = 0, gone = 0,
-    deleted = 0, refused = '{}', started_at = now(), read_at = now(), ended_at = null, error = null
+    deleted = 0, refused = '{}', started_at = now(), read_at = now(), ended_at = null, error = null,
+    followed_at = case when not %(anew)s then s.followed_at end
 
 -- name: record
 -- What a source has announced so far, and where it is read on.
@@ -25,7 +26,8 @@ where name = %(name)s
 
 -- name: end
 -- The source was read to its end; only the position of a stream lasts.
-update sources set ended_at = now(), position = case when %(lasting)s then position end where name = %(name)s
+update sources set ended_at = now(), position = case when %(lasting)s then position end,
+    followed_at = case when %(lasting)s then coalesce(followed_at, now()) end where name = %(name)s
 
 -- name: fail
 -- Why a source broke off.

@@ -221,3 +221,21 @@ def test_manifests_that_a_source_could_not_read_are_awaited(archived: Connection
     take_in(archived, "stream", notices, 64, Intake())
     assert awaited.count_awaited(archived) == {"awaited": 1, "failed": 0}
     assert archived.execute("select count(*) from images").fetchone() == (2,)
+
+
+def test_what_a_stream_brings_later_goes_ahead(archived: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it was read to its end a stream is a backfill; from then on what it tells of has just happened."""
+    told = iter([make_images(3, "old"), make_images(2, "new"), make_images(1, "newest")])
+
+    def notices(*_: object) -> list[Notice]:
+        yield from next(told)
+        yield Checkpoint({"at": "now"}, lasting=True)
+
+    monkeypatch.setattr(intake, "read_source", notices)
+    for _ in range(3):
+        read_in(archived, "https://example.org/changes", SETTINGS, Intake())
+
+    lanes = archived.execute(
+        "select lane, sum(coalesce(cardinality(ids), hi - lo + 1)) from chunks group by lane"
+    )
+    assert dict(lanes.fetchall()) == {"backfill": 3, "events": 3}
