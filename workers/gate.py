@@ -34,6 +34,8 @@ _FORGET_SECONDS = 600.0
 # Until the workers have agreed on a pause, this one keeps so long away.
 _PAUSE_SECONDS = 5.0
 _NO_LIMIT = HostLimit()
+# So many of the threads that fetch are kept free for urgent images, where there are eight or more for each.
+_RESERVED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,9 @@ class Host:
 
     name: str
     limited: bool
+
+
+NO_HOST = Host("", limited=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ class Visit:
         self._answers = self._last = 0
         self._refused = self._is_over = False
         self.run: Run | None = None
-        """The run of refusals that this image is part of, if it was refused with 403."""
+        """The run of refusals that this image is part of, if it was refused with 403, or 503 without a time to wait."""
 
     def answered(self, status: int, retry_after: float | None) -> None:
         """Learns from an answer of the host: its status, and the seconds that it asked to wait."""
@@ -81,12 +86,13 @@ class Visit:
             return
         if self._answers > self._cost:
             self._gate.count_request(line)
-        if status in (429, 503):
+        if status == 429 or (status == 503 and retry_after is not None):
             self._refuse(retry_after, f"answered {status}")
-        elif status == 403:
+        elif status in (403, 503):
+            # It may be about this image alone: a proxy says so of a file that breaks the server behind it.
             self.run = self._gate.count_refusal(line)
             if self.run.count == RUN or (self._is_probe and self.run.blocked):
-                self._refuse(retry_after, "answered 403 to all requests")
+                self._refuse(retry_after, f"answered {status} to all requests")
         elif line.run.count:
             line.run = Run()
 
@@ -137,6 +143,7 @@ class Gate(Generic[Item]):
         self._recovered: list[Line[Item]] = []
         self._order = itertools.count()
         self._idle = 0
+        self._reserved = min(_RESERVED, settings.fetch_threads // 8)
         self._away_until = 0.0
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -277,7 +284,9 @@ class Gate(Generic[Item]):
     def _first_ready(self) -> Line[Item] | None:
         now = time.monotonic()
         ready = [line for _, line in self._crowded.values() if line.may_enter(line.head.cost, now)]
-        return min(ready, key=lambda line: line.rank, default=None)
+        first = min(ready, key=lambda line: line.rank, default=None)
+        # However many threads wait for hosts that do not answer, some are left for what cannot wait.
+        return first if self._idle > self._reserved or (first and first.is_urgent) else None
 
     def _let_in(self, line: Line[Item], cost: int) -> Visit:
         return Visit(self, line, cost, line.enter(cost, time.monotonic()))

@@ -27,13 +27,13 @@ TOKEN_SECONDS = 0.02
 SHORT_PAUSE_SECONDS = 1.0
 TURN_SECONDS = 2.0
 PARKED_SECONDS = 10.0
-# So many refusals (403) in a row, without another answer, are no longer about single images.
+# So many refusals (403, 503) in a row, without another answer, are no longer about single images.
 RUN = 10
 
 
 @dataclass(slots=True)
 class Run:
-    """Refusals (403) of a host in a row, in this process; a new one begins with every other answer."""
+    """Refusals (403, 503) of a host in a row, in this process; a new one begins with every other answer."""
 
     count: int = 0
 
@@ -87,6 +87,11 @@ class Line(Generic[Item]):
     def head(self) -> Waiting[Item]:
         """Who is next."""
         return self._urgent[0] if self._urgent else self._others[0]
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether the next one is."""
+        return bool(self._urgent)
 
     @property
     def rank(self) -> tuple[bool, int]:

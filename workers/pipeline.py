@@ -28,7 +28,7 @@ from workers.appearance import Glimpse, appearances_of
 from workers.budget import Budget, Share
 from workers.decode import decode
 from workers.fetch import Fetcher
-from workers.gate import Gate, Host, TurnedAway, Visit, requests_for
+from workers.gate import NO_HOST, Gate, Host, TurnedAway, Visit, requests_for
 from workers.gauges import Gauges
 from workers.line import Run
 from workers.network import Encoder, is_fatal
@@ -68,8 +68,8 @@ class Work:
 
     def __init__(self, images: Sequence[ChunkImage]) -> None:
         self.images = images
-        self.turned_away: list[TurnedAway] = []
-        self._failures: list[tuple[Failure, Run | None]] = []
+        self._turned_away: list[TurnedAway] = []
+        self._failures: list[tuple[Failure, Host, Run | None]] = []
         self.cancelled = threading.Event()
         self._vectors: dict[int, Encoding] = {}
         self._open = len(images)
@@ -81,22 +81,34 @@ class Work:
     def store(self, index: int, encoding: Encoding) -> None:
         self._settle(lambda: self._vectors.__setitem__(index, encoding))
 
-    def fail(self, index: int, error: ImageError, run: Run | None = None) -> None:
+    def fail(self, index: int, error: ImageError, host: Host = NO_HOST, run: Run | None = None) -> None:
         """Settles an image without a vector. `run`: the refusals of its host that it is part of."""
         failure = Failure(self.images[index], error.reason, error.detail, error.retry_after)
-        self._settle(lambda: self._failures.append((failure, run)))
+        self._settle(lambda: self._failures.append((failure, host, run)))
 
     def turn_away(self, index: int, host: Host, paused: bool, detail: str) -> None:
         """Settles an image that could not be asked for: it comes back later."""
         turned_away = TurnedAway(self.images[index], host, paused, detail)
-        self._settle(lambda: self.turned_away.append(turned_away))
+        self._settle(lambda: self._turned_away.append(turned_away))
+
+    # Whether a refusal was about one image or about all is known best in the end.
 
     @property
     def failures(self) -> list[Failure]:
-        """Images without a vector. Whether a refusal is about one image or about all is known best in the end."""
+        """Images without a vector, but those that come back later."""
         return [
-            replace(failure, passing=run is not None and run.blocked and failure.reason is Reason.FORBIDDEN)
-            for failure, run in self._failures
+            replace(failure, passing=_is_blocked(run) and failure.reason is Reason.FORBIDDEN)
+            for failure, _, run in self._failures
+            if not _is_put_off(failure, run)
+        ]
+
+    @property
+    def turned_away(self) -> list[TurnedAway]:
+        """Images that come back later: their host could not be asked, or asked for peace."""
+        return self._turned_away + [
+            TurnedAway(failure.image, host, True, failure.detail)
+            for failure, host, run in self._failures
+            if _is_put_off(failure, run)
         ]
 
     def _settle(self, record: Callable[[], None]) -> None:
@@ -202,7 +214,7 @@ class Pipeline:
             return self._fetcher.host(image.url)
         except Exception:  # whatever is wrong with it: to fetch it fails as well, and for a named reason
             log.debug("image %s has no host", image.key, exc_info=True)
-            return Host("", limited=False)
+            return NO_HOST
 
     def _next_to_fetch(self) -> Item:
         item, visit = self.gate.take()
@@ -269,10 +281,7 @@ class Pipeline:
         self._leave(item)
 
     def _fail(self, item: Item, error: ImageError) -> None:
-        if error.reason is Reason.THROTTLED:
-            item.work.turn_away(item.index, item.host, True, error.detail)
-        else:
-            item.work.fail(item.index, error, item.visit.run if item.visit else None)
+        item.work.fail(item.index, error, item.host, item.visit.run if item.visit else None)
         self._leave(item)
 
     def _leave(self, item: Item) -> None:
@@ -333,6 +342,15 @@ def are_sound(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which of the vectors (n, d) are finite and of unit length."""
     sound: NDArray[np.bool_] = np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3  # never true of NaN
     return sound
+
+
+def _is_blocked(run: Run | None) -> bool:
+    return run is not None and run.blocked
+
+
+def _is_put_off(failure: Failure, run: Run | None) -> bool:
+    """Whether the host asked for peace, in words or by refusing all it was asked: that costs an image no attempt."""
+    return failure.reason is Reason.THROTTLED and (run is None or run.blocked)
 
 
 def chunk_threads(settings: Settings, device: str) -> int:

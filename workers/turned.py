@@ -81,7 +81,7 @@ class TurnedEmbedder:
             fetched = self._fetch(image, visit)
             decode(fetched.data, preprocessing, pixels, self._settings.max_pixels)
         except ImageError as error:
-            if error.reason is Reason.THROTTLED:
+            if error.reason is Reason.THROTTLED and (visit.run is None or visit.run.blocked):
                 return TurnedAway(image, host, True, error.detail)
             log.info("image %s is not compared in other positions: %s", image.key, error)
             return error

@@ -159,9 +159,10 @@ def test_a_pause_ends_with_one_image(broker_url: str) -> None:
         assert second - first >= 0.1
 
 
-def test_refusals_of_everything_pause_a_host(broker_url: str) -> None:
-    """Ten 403 in a row are about us: the host is paused, and each of these images may be tried again."""
-    with watched_server(lambda path: (403, b"", {}) if "secret" in path else fine(path)) as server:
+@pytest.mark.parametrize("status", [403, 503])
+def test_refusals_of_everything_pause_a_host(broker_url: str, status: int) -> None:
+    """Ten in a row are about us: the host is paused, and these images may be tried again. Single ones are not."""
+    with watched_server(lambda path: (status, b"", {}) if "secret" in path else fine(path)) as server:
         worker = Fetching(broker_url, "a", fetch_threads=2)
         mixed = [
             address
@@ -193,6 +194,19 @@ def test_what_would_wait_long_is_turned_away(broker_url: str) -> None:
         assert {paused for *_, paused in groups} == {False}
         assert [count for count, *_ in groups[:-1]] == [10] * (len(groups) - 1)
         assert groups[1][1] - groups[0][1] == pytest.approx(2, abs=0.2)
+
+
+def test_hosts_that_hang_leave_room_for_urgent_images(broker_url: str) -> None:
+    """Whatever else is to be fetched, one of eight threads is left for an event, and does nothing else."""
+    with servers(fine, fine, seconds=3.0) as (hanging, other):
+        worker = Fetching(broker_url, "a", host_concurrency=0)
+        worker.put(*addresses(hanging, 20))
+        wait_until(lambda: len(hanging.asked) == 7, 2)
+        began = time.monotonic()
+        worker.put(*addresses(other, 1), urgent=True)
+        wait_until(lambda: len(other.asked) == 1, 1)
+        assert time.monotonic() - began < 1
+        assert len(hanging.asked) == 7
 
 
 def test_urgent_images_go_first(broker_url: str) -> None:
