@@ -330,7 +330,11 @@ def test_tables_by_name(name: str, tmp_path: Path) -> None:
     assert keys(tmp_path / name) == [f"{tmp_path.name}/a.jpg"]
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf", gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n\n", b"\xef\xbb\xbf", gzip.compress(b"")],
+    ids=["zero bytes", "blank lines", "a byte order mark", "gzipped"],
+)
 def test_empty_tables_announce_nothing(content: bytes) -> None:
     """An empty table is no error."""
     assert table(content) == []
