@@ -10,6 +10,8 @@ from lookalike.queries import load_queries
 
 CRASHES_BEFORE_SPLIT = 2
 CRASHES_BEFORE_DEATH = 3
+# It counts from the start of Postgres, which takes connections only when it has recovered.
+LONG_UP_SECONDS = 600.0
 
 QUERIES = load_queries("ledger")
 
@@ -28,13 +30,14 @@ def grace(lease_seconds: float) -> float:
     return lease_seconds / 3 + 1
 
 
-def grace_left(connection: Connection, lease_seconds: float) -> float:
+def grace_due(connection: Connection, lease_seconds: float) -> float:
     """Seconds that a new worker waits before it takes a name: living ones lose theirs when Postgres restarts.
 
-    Whoever took such a name would take the chunks of its owner as well. 0 when nobody holds any.
+    Whoever took such a name would take the chunks of its owner as well. 0 when nobody holds any, or Postgres has been
+    up for long.
     """
     row = connection.execute(QUERIES["seconds_up"]).fetchone()
-    return 0.0 if row is None else max(0.0, grace(lease_seconds) - float(str(row[0])))
+    return 0.0 if row is None or float(str(row[0])) > LONG_UP_SECONDS else grace(lease_seconds)
 
 
 def sweep(connection: Connection, worker: str | None = None) -> Swept:
@@ -44,7 +47,7 @@ def sweep(connection: Connection, worker: str | None = None) -> Swept:
     else, does it prove anything: whatever crashed twice goes there, and an image can die nowhere else.
 
     With `worker`, takes back what a worker of this name held, and nothing else: it has just started anew, so it crashed
-    before. Of the leases of others it cannot tell whether an outage kept them from being renewed; see `grace_left`.
+    before. Of the leases of others it cannot tell whether an outage kept them from being renewed; see `grace_due`.
     """
     expired = connection.execute(QUERIES["expire_queued"]).rowcount if worker is None else 0
     swept = Swept(expired=expired)

@@ -139,7 +139,7 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
     recorded = archive.recorded_fingerprint(lifeline, spec.name, encoder.fingerprint.to_json())
     check_fingerprint(encoder, Fingerprint.from_json(recorded))
     calibration = archive.load_calibration(lifeline, spec.name)
-    time.sleep(sweeping.grace_left(lifeline, settings.lease_seconds))
+    time.sleep(sweeping.grace_due(lifeline, settings.lease_seconds))
     name = sweeping.claim_worker_name(lifeline, socket.gethostname())
     crashed = sweeping.sweep(lifeline, name).crashed
     log.info("worker %s: %s on %s, batches of %d", name, spec.name, encoder.device, encoder.batch_size)

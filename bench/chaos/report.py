@@ -34,7 +34,7 @@ def _totals(results: Sequence[dict[str, Any]]) -> str:
             "runs that ended in time, with books that balance",
             sum(r["complete"] and r["balanced"] for r in results),
         ),
-        ("faults injected", sum(len(blow["kinds"]) for blow in blows if blow["kinds"] != ["control"])),
+        ("faults injected", sum(map(_count, blows))),
         ("images", sum(verdict["images"] for verdict in verdicts)),
         ("done", done),
         ("failed, as they had to", sum(verdict["failed"] for verdict in verdicts)),
@@ -73,6 +73,10 @@ def _faults(results: Sequence[dict[str, Any]]) -> str:
     return _table(("fault", "times", "lasts, s", *waits, "encoded in vain, images"), rows)
 
 
+def _count(blow: dict[str, Any]) -> int:
+    return sum(kind != "control" for kind in blow["kinds"])
+
+
 def _spread(values: Sequence[float | None]) -> tuple[str, str]:
     """Median and worst; "never" where it did not come within the time."""
     known = [value for value in values if value is not None]
@@ -86,7 +90,7 @@ def _runs(results: Sequence[dict[str, Any]]) -> str:
             result["seed"],
             result["encoder"],
             f"{result['seconds']:.0f}",
-            sum(len(blow["kinds"]) for blow in result["blows"]),
+            sum(map(_count, result["blows"])),
             result["verdict"]["done"],
             result["verdict"]["failed"],
             len(result["verdict"]["lost"]),

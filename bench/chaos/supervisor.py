@@ -62,10 +62,12 @@ class Supervisor:
             )
 
     def send(self, name: str, number: signal.Signals) -> None:
-        """Sends a signal to the process of this name."""
+        """Sends a signal to the process of this name; SIGTERM only once, as supervisors do."""
         with self._lock:
             kept = self._kept[name]
-            if number == signal.SIGTERM and kept.asked_after is None:
+            if number == signal.SIGTERM:
+                if kept.asked_after is not None:
+                    return
                 kept.asked_after = time.monotonic() - kept.since
             kept.process.send_signal(number)
 

@@ -485,15 +485,18 @@ def test_a_worker_that_starts_anew_takes_nothing_of_others(archive_db: Connectio
     assert sweeping.sweep(archive_db, worker="other") == sweeping.Swept()
 
 
-def test_names_are_not_given_away_just_after_a_restart(archive_db: Connection) -> None:
+def test_names_are_not_given_away_just_after_a_restart(
+    archive_db: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Living workers lost the locks on theirs: while anybody holds a chunk, a new worker gives them a moment."""
-    eternity = 1e9
-    assert sweeping.grace_left(archive_db, eternity) == 0
+    monkeypatch.setattr(sweeping, "LONG_UP_SECONDS", 1e9)
+    assert sweeping.grace_due(archive_db, 60) == 0
     ledger.register(archive_db, make_images(2))
     start_one(archive_db)
+    assert sweeping.grace_due(archive_db, 60) == sweeping.grace(60)
 
-    assert sweeping.grace_left(archive_db, eternity) > 0
-    assert sweeping.grace_left(archive_db, lease_seconds=-3) == 0
+    monkeypatch.setattr(sweeping, "LONG_UP_SECONDS", 0)
+    assert sweeping.grace_due(archive_db, 60) == 0
 
 
 def test_two_living_workers_never_have_the_same_name(archive_db: Connection, database_url: str) -> None:
