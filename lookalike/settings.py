@@ -149,7 +149,8 @@ class Settings(BaseSettings):
     @field_validator("manifest_url")
     @classmethod
     def _takes_an_identifier(cls, value: str) -> str:
-        if not re.fullmatch(r"https?://[^{}\s]+\{identifier\}[^{}\s]*", value):
+        # In its path and not in its host: events say what it is.
+        if not re.fullmatch(r"https?://[^{}\s/?#]+/[^{}\s]*\{identifier\}[^{}\s]*", value):
             raise ValueError("write an http(s) address with {identifier} once in its path")
         return value
 

@@ -171,16 +171,25 @@ class _EventBridgeEvent(BaseModel):
     detail: _Detail
 
 
+# "." and ".." would lead elsewhere on the host of the manifests.
+Identifier = Annotated[
+    str,
+    StringConstraints(
+        min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*[^.\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+    ),
+]
+
+
 class _Bag(BaseModel):
     space: str
-    identifier: Name = Field(alias="externalIdentifier")
+    identifier: Identifier = Field(alias="externalIdentifier")
     version: Name
     time: Moment | None = None
 
 
 class _Workflow(BaseModel):
     space: str
-    identifier: Name
+    identifier: Identifier
     time: Moment | None = Field(None, alias="timeSent")
     version: None = None
 

@@ -1,5 +1,6 @@
 """Addresses that outsiders give, on real servers: no name, form, redirect, document or proxy leads into the network."""
 
+import gzip
 import json
 import socket
 import time
@@ -10,15 +11,16 @@ from pathlib import Path
 import pycurl
 import pytest
 
-from lookalike import deletion, ledger
+from lookalike import awaited, deletion, ledger
 from lookalike.archive import add_encoder
 from lookalike.database import Connection
 from lookalike.errors import ForbiddenAddressError, ImageError
-from lookalike.images import Image, Refused, Removal
+from lookalike.images import Checkpoint, Image, Position, Refused, Removal
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
-from orchestrator.sources import open_source
-from orchestrator.sources.web import Web
+from orchestrator.events.manifests import read_due
+from orchestrator.sources import open_source, read_source
+from orchestrator.sources.web import Web, fingerprint
 from tests.factories import TINY
 from tests.servers import Misbehaving, http_server, misbehaving_server
 from workers.fetch import Fetcher
@@ -244,6 +246,122 @@ def test_tables_of_this_machine_are_the_operators_and_tables_of_the_web_are_not(
     assert [(each.url, each.outside) for each in theirs if isinstance(each, Image)] == [
         ("http://127.0.0.1:1/a.jpg", True), (f"{web}/b.jpg", False),
     ]  # fmt: skip
+
+
+CATALOGUE = "/catalogue/v2/images"
+
+
+def serve_list(site: Misbehaving, *places: str) -> str:
+    """The address of a list of the Catalogue API, with one image at each of these addresses."""
+    records = [
+        {"type": "Image", "id": str(number), "source": {"id": "w"}, "locations": [
+            {"type": "DigitalLocation", "url": url, "locationType": {"id": "iiif-image"}}]}
+        for number, url in enumerate(places)
+    ]  # fmt: skip
+    page = {"type": "ResultList", "results": records, "totalResults": len(records)}
+    site.pages[f"{CATALOGUE}?pageSize=100"] = (200, {}, json.dumps(page).encode())
+    site.pages["/images.json.gz"] = (
+        200,
+        {},
+        gzip.compress(b"\n".join(json.dumps(r).encode() for r in records)),
+    )
+    return f"{site.url}{CATALOGUE}"
+
+
+def outside_of(spec: str, settings: Settings, position: Position | None = None) -> dict[str, bool]:
+    found = read_source(spec, settings, position)
+    return {each.url: each.outside for each in found if isinstance(each, Image)}
+
+
+def test_a_catalogue_and_its_snapshot_speak_for_their_own_host_alone(tmp_path: Path) -> None:
+    """As a manifest does; also when a read goes on where it was stopped, without asking for the given address again."""
+    settings = SETTINGS.model_copy(update={"home": tmp_path})
+    with misbehaving_server() as site:
+        places = [f"{site.url}/image/1", "http://127.0.0.1:1/image/2", "https://example.org/image/3"]
+        expected = {url: url != places[0] for url in places}
+        catalogue = serve_list(site, *places)
+        assert outside_of(catalogue, settings) == expected
+        page = f"{catalogue}?page=2"
+        site.pages[f"{CATALOGUE}?page=2"] = site.pages[f"{CATALOGUE}?pageSize=100"]
+        assert (
+            outside_of(catalogue, settings, {"catalogue": fingerprint(catalogue), "page": page}) == expected
+        )
+        assert outside_of(f"{site.url}/images.json.gz", settings) == expected
+
+
+def test_a_download_that_is_complete_is_read_on_as_it_began(tmp_path: Path) -> None:
+    """A table on the operator's own host, stopped while it was read, vouches for that host from disk as well."""
+    settings = SETTINGS.model_copy(update={"home": tmp_path})
+    with misbehaving_server() as site:
+        text = b"url\n" + b"".join(b"%d.jpg\n" % number for number in range(600))
+        site.pages["/t.csv"] = (200, {"ETag": '"1"'}, text)
+        notices, position = read_source(f"{site.url}/t.csv", settings), None
+        while position is None:
+            notice = next(notices)
+            position = notice.position if isinstance(notice, Checkpoint) else None
+        with pytest.raises(KeyboardInterrupt):
+            notices.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+        found = outside_of(f"{site.url}/t.csv", settings, position)
+
+    assert site.asked == ["/t.csv"]
+    assert len(found) == 600 - 256
+    assert not any(found.values())
+
+
+def test_a_stream_of_changes_leads_nowhere_else() -> None:
+    """Manifests on its own host are read, those elsewhere in the network refused, and nothing counts as gone there."""
+    with misbehaving_server() as site, misbehaving_server() as other:
+        other.pages["/m"] = (200, {}, manifest(f"{other.url}/m", "https://example.org/other.jpg"))
+        site.pages["/m"] = (
+            200,
+            {},
+            manifest(f"{site.url}/m", f"{site.url}/1.jpg", "http://127.0.0.1:1/2.jpg"),
+        )
+        activities = [
+            {"type": "Update", "endTime": f"2026-01-0{day}T00:00:00Z",
+             "object": {"id": f"{each}/m", "type": "Manifest"}}
+            for day, each in enumerate((site.url, other.url), 1)
+        ]  # fmt: skip
+        stream = {"type": "OrderedCollection", "last": {"id": f"{site.url}/page"}}
+        page = {"type": "OrderedCollectionPage", "orderedItems": activities}
+        site.pages["/all"] = (200, {}, json.dumps(stream).encode())
+        site.pages["/page"] = (200, {}, json.dumps(page).encode())
+        found = list(read_source(f"{site.url}/all", SETTINGS))
+
+    assert [(each.url, each.outside) for each in found if isinstance(each, Image)] == [
+        (f"{site.url}/1.jpg", False), ("http://127.0.0.1:1/2.jpg", True),
+    ]  # fmt: skip
+    refused = [(each.where, each.reason) for each in found if isinstance(each, Refused)]
+    assert refused == [(f"{other.url}/m", Reason.FORBIDDEN_ADDRESS)]
+    assert [each.work for each in found if isinstance(each, Removal)] == [f"{site.url}/m"]
+    assert not other.asked
+
+
+def test_an_awaited_manifest_speaks_for_its_own_host_alone(connection: Connection) -> None:
+    """Its address is the operator's, by a setting; a part of it that lies elsewhere in the network is not read."""
+    with misbehaving_server() as site, misbehaving_server() as other:
+        other.pages["/m"] = (200, {}, manifest(f"{other.url}/m", "https://example.org/other.jpg"))
+        members = [{"id": f"{each}/m", "type": "Manifest"} for each in (site.url, other.url)]
+        site.pages["/b1"] = (
+            200,
+            {},
+            json.dumps({"id": f"{site.url}/b1", "type": "Collection", "items": members}).encode(),
+        )
+        site.pages["/m"] = (
+            200,
+            {},
+            manifest(f"{site.url}/m", f"{site.url}/1.jpg", "http://127.0.0.1:1/2.jpg"),
+        )
+        promised = awaited.AwaitedManifest(f"{site.url}/b1", "b1", "v1", "2026-03-01T12:00:00+00:00")
+        awaited.await_manifests(connection, [promised])
+        settings = SETTINGS.model_copy(update={"manifest_hours": 0})
+        assert read_due(settings, connection) == 0
+        (missing,) = awaited.list_missing(connection)
+
+    rows = connection.execute("select url, outside from images order by url").fetchall()
+    assert rows == [("http://127.0.0.1:1/2.jpg", True), (f"{site.url}/1.jpg", False)]
+    assert missing.reason == Reason.FORBIDDEN_ADDRESS
+    assert not other.asked
 
 
 # ---------------------------------------------------------------------------------------------------------- ledger

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lookalike.errors import SourceError
+from lookalike.errors import ForbiddenAddressError, SourceError
 from lookalike.images import AwaitedManifest, Checkpoint, Image, Notice, Position, Refused, Removal
 from lookalike.settings import Settings
 from orchestrator.sources import open_source, read_source
@@ -433,12 +433,16 @@ def test_a_page_that_cannot_be_had_stops_the_stream(site: Site, page: Json, advi
 
 
 def test_a_stream_in_a_file(site: Site, tmp_path: Path) -> None:
-    """The head of a stream that was saved as a file is followed to its pages."""
+    """The head of a stream that was saved as a file is followed to its pages, in a private network only if allowed."""
     site.pages |= {"/a": manifest("a", "a1")}
     serve_stream(site, [activity("Create", "a", at(1))])
     path = tmp_path / "stream.json"
     path.write_text(json.dumps(site.pages["/all"]).replace("SITE", site.url))
-    assert said(notices(str(path)), site)[0] == ("a1", "a", as_of(1))
+    with pytest.raises(ForbiddenAddressError, match="LOOKALIKE_ALLOW_NETWORKS"):
+        notices(str(path))
+    allowed = SETTINGS.model_copy(update={"allow_networks": "127.0.0.0/8"})
+    found = list(read_source(str(path), allowed))
+    assert said(found, site)[0] == ("a1", "a", as_of(1))
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="no shared data")

@@ -676,7 +676,7 @@ def test_each_manifest_is_read_once(site: Site) -> None:
 
 
 def whole(site: Site, path: str) -> Document:
-    with Web(SETTINGS) as web:
+    with Web(SETTINGS, given=f"{site.url}{path}") as web:
         return read_document(web, f"{site.url}{path}")
 
 

@@ -227,6 +227,17 @@ def test_clocks_that_are_ahead_freeze_nothing() -> None:
     assert found.as_of == SENT.isoformat()
 
 
+@pytest.mark.parametrize("identifier", [".", "..", "..."])
+def test_no_event_leads_up_the_path(identifier: str) -> None:
+    """What an event calls a bag stays one segment of the manifest's address: slashes are encoded, dots refused."""
+    bag = {"space": "digitised", "externalIdentifier": identifier, "version": "v1"}
+    with pytest.raises(UnknownEventError):
+        interpret(bag)
+    (found,) = interpret({**bag, "externalIdentifier": f"{identifier}/b1"})
+    assert isinstance(found, AwaitedManifest)
+    assert found.address.endswith(f"/v3/{identifier}%2Fb1")
+
+
 def test_suffixes_and_keys_are_settings() -> None:
     """Only chosen suffixes are images; keys and works are found by the rule, or the object is refused."""
     rule = {

@@ -20,6 +20,7 @@ from orchestrator.sources import open_source
         ("LOOKALIKE_SUFFIXES", ".jp2,,", "write suffixes with their dots"),
         ("LOOKALIKE_MANIFEST_URL", "https://h.org/manifest", "{identifier} once"),
         ("LOOKALIKE_MANIFEST_URL", "file:///{identifier}", "{identifier} once"),
+        ("LOOKALIKE_MANIFEST_URL", "https://h.{identifier}/manifest", "{identifier} once"),
         ("LOOKALIKE_MANIFEST_HOURS", "-1", "greater than or equal to 0"),
     ],
 )
