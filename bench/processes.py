@@ -59,9 +59,9 @@ def start(*words: str, log: Path | None = None, **environment: str) -> Iterator[
 
 
 @contextmanager
-def child(kind: str) -> Iterator[Child]:
+def child(kind: str, **environment: str) -> Iterator[Child]:
     """A process of bench.child, ready to be asked."""
-    with start("-m", "bench.child", kind) as started:
+    with start("-m", "bench.child", kind, **environment) as started:
         assert started.read() == "ready"
         yield started
 
