@@ -7,6 +7,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+PART = 256 * 1024
+
 
 class Connection(asyncio.Protocol):
     """One connection; requests are answered in turn."""
@@ -15,6 +17,8 @@ class Connection(asyncio.Protocol):
         self._bodies = bodies
         self._seconds = seconds
         self._received = b""
+        self._left = memoryview(b"")
+        self._paused = self._closing = False
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -36,8 +40,23 @@ class Connection(asyncio.Protocol):
             b"HTTP/1.1 %b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\nConnection: %b\r\n\r\n"
             % (status, len(body or b""), b"close" if close else b"keep-alive")
         )
-        self._transport.write(body or b"")
-        if close:
+        self._left, self._closing = memoryview(body or b""), close
+        self._send()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._send()
+
+    def _send(self) -> None:
+        """Hands on as much as the client takes: asyncio would copy the whole of a large file, twice."""
+        assert self._transport is not None
+        while len(self._left) and not self._paused:
+            part, self._left = self._left[:PART], self._left[PART:]
+            self._transport.write(part)
+        if not len(self._left) and self._closing:
             self._transport.close()
 
 

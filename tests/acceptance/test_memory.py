@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.memory import HEIGHT, WIDTH
+from bench.memory import HEIGHT, PATIENT, WIDTH
 from bench.pictures import write_scans
 from bench.processes import child, server
 
@@ -17,7 +17,7 @@ ARRIVING = 32
 def test_memory_is_bounded_while_large_scans_arrive(tmp_path: Path, kind: str) -> None:
     """Scans of 48 megapixels on 32 threads: all are decoded, and the process stays under its bound."""
     (name,) = write_scans(tmp_path, kind, 1, WIDTH, HEIGHT)
-    with server(tmp_path, 0.0) as address, child("instant") as worker:
+    with server(tmp_path, 0.0) as address, child("instant", **PATIENT) as worker:
         answer = worker.ask([f"{address}/{name}"] * ARRIVING)
 
     assert answer["failures"] == []
