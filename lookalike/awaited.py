@@ -25,6 +25,7 @@ class DueManifest:
     identifier: str
     version: str | None
     as_of: datetime
+    outside: bool
     tries: int
     expired: bool
 
@@ -52,6 +53,7 @@ def await_manifests(connection: Connection, manifests: Sequence[AwaitedManifest]
                 "identifier": each.identifier,
                 "version": each.version,
                 "as_of": each.as_of,
+                "outside": each.outside,
             },
         )
 

@@ -80,13 +80,15 @@ class Checkpoint:
 class AwaitedManifest:
     """A manifest that an event has promised: what is there by now is of `version`, or of one that nobody named.
 
-    `identifier` is the archive's own name of what it shows. `as_of` is the time of the event, as in Image.
+    `identifier` is the archive's own name of what it shows. `as_of` is the time of the event, as in Image. `outside`: the
+    address is somebody else's word.
     """
 
     address: str
     identifier: str
     version: str | None
     as_of: str
+    outside: bool = False
 
 
 Announcement = Image | Refused

@@ -6,6 +6,7 @@ create table awaited_manifests (
     identifier  text not null,
     version     text,
     as_of       timestamptz not null,
+    outside     boolean not null default false,
     promised_at timestamptz not null default now(),
     tries       integer not null default 0 check (tries >= 0),
     not_before  timestamptz not null default now(),
@@ -20,6 +21,7 @@ comment on column awaited_manifests.address is 'Where it will be.';
 comment on column awaited_manifests.identifier is 'What it shows, as the archive names it (a bag, a book).';
 comment on column awaited_manifests.version is 'The version of the bag: its images are embedded again when it changes. Null: the event did not say.';
 comment on column awaited_manifests.as_of is 'When the event was sent. Of several events the latest counts.';
+comment on column awaited_manifests.outside is 'Whether the address came from outside, as from a stream of changes: it leads only where the guard allows.';
 comment on column awaited_manifests.promised_at is 'When the waiting began.';
 comment on column awaited_manifests.tries is 'How often it has been asked for since then.';
 comment on column awaited_manifests.not_before is 'When it is asked for next.';

@@ -4,7 +4,7 @@ local STATE, HOLDERS, KNOWN, HOST = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 local KEPT = 7200         -- a host that nobody asks about for so long is forgotten
 local WINDOW = 4          -- requests are counted over about so many seconds
 local BURST = 1           -- what a host was not asked within so many seconds may be asked at once
-local GROWTH = 1.02       -- the rate of a slowed host grows by so much in a second while all is well
+local GROWTH = 1.05       -- the rate of a slowed host grows by so much in a second while all is well
 local SLOWEST = 1         -- no host is slowed below this rate, unless its limit is lower
 local FIRST_PAUSE, LONGEST_PAUSE, LONGEST_ASKED = 5, 300, 3600
 

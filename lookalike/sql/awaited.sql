@@ -1,10 +1,10 @@
 -- name: await
 -- A manifest that an event has promised. An earlier event changes nothing, a later one begins anew; two of one moment
 -- (a bag is announced in two ways) are one, of the version that one of them names.
-insert into awaited_manifests as a (address, identifier, version, as_of)
-values (%(address)s, %(identifier)s, %(version)s, %(as_of)s)
+insert into awaited_manifests as a (address, identifier, version, as_of, outside)
+values (%(address)s, %(identifier)s, %(version)s, %(as_of)s, %(outside)s)
 on conflict (address) do update set
-    identifier = excluded.identifier, version = coalesce(excluded.version, a.version), as_of = excluded.as_of,
+    identifier = excluded.identifier, outside = excluded.outside, version = coalesce(excluded.version, a.version), as_of = excluded.as_of,
     promised_at = now(), tries = 0, not_before = now(), failed_at = null, reason = null, detail = ''
 where excluded.as_of >= a.as_of
 
@@ -15,7 +15,7 @@ update awaited_manifests set
 where address = (
     select address from awaited_manifests where failed_at is null and not_before <= now()
     order by not_before limit 1 for update skip locked)
-returning address, identifier, version, as_of, tries,
+returning address, identifier, version, as_of, outside, tries,
     promised_at < now() - make_interval(secs => 3600 * %(hours)s) as expired
 
 -- name: settle

@@ -1,7 +1,7 @@
 """What several messages say together: of each image only the latest counts, in whatever order they arrived."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lookalike.images import AwaitedManifest, Image, Refused, Removal
 from orchestrator.events.messages import Restored, Statement
@@ -30,7 +30,7 @@ def combine(statements: Iterable[Statement]) -> Batch:
         if isinstance(each, AwaitedManifest):
             before = awaited.get(each.address)
             version = each.version or (before.version if before else None)
-            awaited[each.address] = AwaitedManifest(each.address, each.identifier, version, each.as_of)
+            awaited[each.address] = replace(each, version=version)
         elif isinstance(each, Removal):
             present = latest.get(each.key or "")
             if not (isinstance(present, Image) and each.url not in (None, present.url)):

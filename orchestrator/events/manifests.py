@@ -49,8 +49,8 @@ def read_due(settings: Settings, connection: Connection, stop: threading.Event |
         if due is None:
             break
         try:
-            # The operator's own, by LOOKALIKE_MANIFEST_URL; what it names is an outsider's word.
-            with Web(once, given=due.address) as web:
+            # The operator's own, by LOOKALIKE_MANIFEST_URL, unless a stream has named it.
+            with Web(once, given=None if due.outside else due.address) as web:
                 found = iiif.read_document(web, due.address)
                 images = list(web.vouch(found.images))
         except SourceError as error:

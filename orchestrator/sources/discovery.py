@@ -107,7 +107,8 @@ def _manifest(web: Web, address: str, as_of: str | None, gone_from: str) -> Iter
         document = read_document(web, address, Described(work=address, as_of=as_of))
     except PassingError as error:
         # The stream will not tell of it again, unless it has no times, and then it is read as a whole.
-        yield AwaitedManifest(address, address, None, as_of) if as_of else refused(address, error)
+        outside = not web.is_own(address)
+        yield AwaitedManifest(address, address, None, as_of, outside) if as_of else refused(address, error)
         return
     except SourceError as error:
         yield refused(address, error)

@@ -123,13 +123,17 @@ class Web:
         """
         return self._retrying(self._open, url, headers)
 
+    def is_own(self, url: str) -> bool:
+        """Whether an address is as good as one that the operator has given: it lies on the host of his."""
+        return self._transport.is_own(url)
+
     def vouch(self, notices: Iterable[AnyNotice]) -> Iterator[AnyNotice]:
         """Yields what was announced; images at addresses that are as good as the operator's own are marked so.
 
         Asked after the documents that announce them were read, as the sources do.
         """
         for notice in notices:
-            if isinstance(notice, Image) and notice.outside and self._transport.is_own(notice.url):
+            if isinstance(notice, Image) and notice.outside and self.is_own(notice.url):
                 yield replace(notice, outside=False)
             else:
                 yield notice
