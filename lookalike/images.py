@@ -80,8 +80,8 @@ class Checkpoint:
 class AwaitedManifest:
     """A manifest that an event has promised: what is there by now is of `version`, or of one that nobody named.
 
-    `identifier` is the archive's own name of what it shows. `as_of` is the time of the event, as in Image. `outside`: the
-    address is somebody else's word.
+    `identifier` is the archive's own name of what it shows. `as_of` is the time of the event, as in Image.
+    `outside`: the address is somebody else's word.
     """
 
     address: str
