@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,9 +17,12 @@ from lookalike.calibration import make_calibration
 from lookalike.capacity import GPU_RATE, Capacity, Cost, Measured, Pace, plan
 from lookalike.encoders import find_encoder
 from lookalike.errors import SourceError
+from lookalike.hosts import host_of
+from lookalike.images import Image
 from lookalike.settings import Settings
 from lookalike.trial import DatabaseTrial, try_database
 from orchestrator.sampling import Sample, sample_evenly, sample_first
+from workers.gate import requests_for
 from workers.network import Encoder, load_encoder
 from workers.network.runtime import available_cores
 from workers.pipeline import chunk_threads
@@ -64,7 +68,7 @@ def plan_sources(
                 lambda share: progress.update(task, completed=share),
             )
     measured = _measured(settings, encoder, sample, stages, database)
-    capacity = plan(measured, total or sample.announced)
+    capacity = plan(measured, total or sample.announced, host_ceilings(settings, sample.images))
     if as_json:
         output.print_json(_document(settings, sample, total, stages, measured, capacity))
     else:
@@ -72,6 +76,24 @@ def plan_sources(
         _print_measured(settings, measured, capacity)
         _print_hours(capacity)
         _print_sizes(capacity)
+
+
+def host_ceilings(settings: Settings, images: Sequence[Image]) -> dict[str, float]:
+    """Images a second, of all hosts together, that the rate of each host allows which has one.
+
+    A host with a tenth of the images is asked for a tenth of them; an image service takes two requests for each.
+    """
+    requests: Counter[str] = Counter()
+    for image in images:
+        requests[host_of(image.url)] += requests_for(image.protocol)
+    rates = {
+        host: settings.hosts[host].rate if host in settings.hosts else settings.host_rate for host in requests
+    }
+    return {
+        f"host {host}": rates[host] * len(images) / requests[host]
+        for host in requests
+        if host and rates[host]
+    }
 
 
 def _read(
@@ -221,7 +243,7 @@ def _print_hours(capacity: Capacity) -> None:
     print(f"A GPU of {GPU_RATE:,} images/s is fed by {capacity.gpu_cores:.1f} cores like these.")
     _say(
         f"No more than {min(capacity.ceilings.values()):,.0f} images/s is assumed of all workers together: that is what"
-        " one orchestrator registers and one connection of the database stores."
+        " one orchestrator registers, one connection of the database stores, and the limits of hosts allow."
     )
 
 

@@ -125,8 +125,11 @@ class Capacity:
         return max(1, math.ceil(min(self.ceilings.values()) / pace.images_per_second))
 
 
-def plan(measured: Measured, images: int) -> Capacity:
-    """What embedding so many images takes, when they are as those of the sample."""
+def plan(measured: Measured, images: int, hosts: Mapping[str, float] | None = None) -> Capacity:
+    """What embedding so many images takes, when they are as those of the sample.
+
+    `hosts` are images a second that the limits of hosts allow in all, by what is said of them.
+    """
     vectors = round(images * measured.embedded / measured.seen)
     on_gpu = measured.device != "cpu"
     worker = find_pace(measured)
@@ -147,7 +150,11 @@ def plan(measured: Measured, images: int) -> Capacity:
         gpu_measured=on_gpu,
         gpu_cores=GPU_RATE * (measured.fetch.cpu + measured.decode.cpu + measured.store.cpu),
         register_hours=images * (measured.read + measured.register) / 3600,
-        ceilings={"database": 1 / measured.database, "orchestrator": 1 / (measured.read + measured.register)},
+        ceilings={
+            "database": 1 / measured.database,
+            "orchestrator": 1 / (measured.read + measured.register),
+            **(hosts or {}),
+        },
         sizes=sizes,
         index_memory=index.memory_bytes,
         index_core_hours=index.core_seconds / 3600,

@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from cli.plan import host_ceilings
 from lookalike.capacity import Cost, Measured, find_pace, plan, vector_bytes
+from lookalike.images import Image
 from lookalike.limits import SENTENCES
+from lookalike.settings import Settings
 
 # Two cores; an image takes 1 ms of CPU to fetch, 2 to decode, 16 to encode, 1 to store: 20 in all, so 100 images/s.
 CPU_MACHINE = Measured(
@@ -80,6 +83,16 @@ def test_hours_fall_with_workers_until_a_ceiling() -> None:
     assert capacity.hours(capacity.worker, 100) == pytest.approx(11.11, abs=0.01)
     assert capacity.useful_workers(capacity.worker) == 10
     assert capacity.register_hours == pytest.approx(40e6 * 0.00005 / 3600)
+
+
+def test_hosts_with_a_rate_are_a_ceiling() -> None:
+    """Half of the images at 8 requests a second, two for each, are 8 images a second in all; files have no limit."""
+    services = [Image(f"a{n}", f"https://iiif.example.org/{n}", "iiif") for n in range(5)]
+    files = [Image(f"b{n}", f"file:///{n}.jpg") for n in range(5)]
+    settings = Settings(_env_file=None, hosts={"iiif.example.org": {"rate": 8}})
+    hosts = host_ceilings(settings, services + files)
+    assert hosts == {"host iiif.example.org": 8}
+    assert plan(CPU_MACHINE, 288_000, hosts).hours(plan(CPU_MACHINE, 1).worker, 100) == 10
 
 
 def test_bytes_are_those_of_the_images_that_get_a_vector() -> None:
