@@ -32,7 +32,7 @@ check: .venv/.installed-dev
 	$(BIN)/lint-imports
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: .venv/.installed-dev
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -70,7 +70,7 @@ def _describe(connection: Connection, name: str) -> dict[str, Any]:
 def _print_encoder(name: str, one: dict[str, Any], recall_floor: float) -> None:
     output.print_table(
         name, ("registered", "done", "failed", "open", "lost", "faults", "complete", "images/s", "seconds left"),
-        [[one[c] for c in ("registered", "done", "failed", "open", "lost", "faults")]
+        [[one.get(c, 0) for c in ("registered", "done", "failed", "open", "lost", "faults")]
          + ["yes" if one["complete"] else "no", one["images_per_second"], one["seconds_left"]]],
     )  # fmt: skip
     if one["failures"]:
@@ -169,13 +169,14 @@ def print_workers(workers: list[dict[str, Any]]) -> None:
 
 
 def as_dict(counted: books.Books) -> dict[str, Any]:
+    """The books as JSON; faults that an audit has found stand there where there are any."""
     return {
         "registered": counted.registered,
         "done": counted.done,
         "failed": counted.failed,
         "open": counted.open,
         "lost": counted.lost,
-        "faults": counted.faults,
+        **({"faults": counted.faults} if counted.faults else {}),
         "complete": counted.complete,
     }
 

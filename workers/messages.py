@@ -20,7 +20,7 @@ class Message(BaseModel):
 
     chunk: Annotated[StrictInt, Field(ge=1, lt=2**63)]
     lease: UUID
-    contract: StrictInt
+    contract: StrictInt = 0
 
 
 def read_message(words: Sequence[object]) -> Message | None:
@@ -28,17 +28,23 @@ def read_message(words: Sequence[object]) -> Message | None:
 
     The contract is the third in every version, so that each can tell the others' messages.
     """
-    contract = words[2] if len(words) > 2 else 0
-    if isinstance(contract, int) and contract != CONTRACT:
-        older = "this worker" if contract > CONTRACT else "the orchestrator"
-        log.error(
-            "a message of contract %d was left alone, this worker keeps contract %d: upgrade %s;"
-            " the chunk is given to a worker again",
-            *(contract, CONTRACT, older),
-        )
-        return None
+    if len(words) > 2 and isinstance(words[2], int) and words[2] > CONTRACT:
+        return _leave(words[2])
     try:
-        return Message.model_validate(dict(zip(Message.model_fields, words, strict=True)))
-    except ValueError:  # pydantic's, or of too few or too many words
+        message = Message.model_validate(
+            dict(zip(list(Message.model_fields)[: len(words)], words, strict=True))
+        )
+    except ValueError:  # pydantic's, or of too many words
         refusals.add("chunk, lease or contract")
         return None
+    return message if message.contract == CONTRACT else _leave(message.contract)
+
+
+def _leave(contract: int) -> None:
+    """A message of another version is not for us: what it says may mean something else there."""
+    older = "this worker" if contract > CONTRACT else "the orchestrator"
+    log.error(
+        "a message of contract %d was left alone, this worker keeps contract %d: upgrade %s;"
+        " the chunk is given to a worker again",
+        *(contract, CONTRACT, older),
+    )

@@ -64,6 +64,7 @@ def test_a_table_over_http_is_planned_and_nothing_is_registered(
     assert found["bytes"]["stored"] == sum(found["bytes"][part] for part in ("vectors", "index", "archive"))
 
 
+@pytest.mark.slow
 def test_a_folder_is_planned_for_people(
     lookalike: Callable[..., Lookalike], connection: Connection, files: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_folder_is_planned_for_people(
     assert connection.execute("select count(*) from encoders").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_a_number_of_images_is_taken_at_its_word(
     lookalike: Callable[..., Lookalike], files: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_throttling_host_costs_no_attempt_and_holds_nobody_up(
         assert [one["state"] for one in shown if one["host"] == busy.host] in (["paused"], ["slowed"])
 
 
+@pytest.mark.slow
 def test_while_a_host_is_paused_others_go_on_and_events_overtake(
     lookalike: Make, connection: Connection, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_while_a_host_is_paused_others_go_on_and_events_overtake(
         assert count(connection) == books.Books(301, 301, 0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_run_of_refusals_passes(lookalike: Make, connection: Connection, tmp_path: Path) -> None:
     """A host that refuses everything for a while is paused and tried again; what it refuses afterwards still fails."""
     numbers = itertools.count()

@@ -14,12 +14,13 @@ import redis
 
 from lookalike import ledger
 from lookalike.archive import add_encoder
+from lookalike.contract import CONTRACT
 from lookalike.database import Connection
 from lookalike.encoders import find_encoder
 from lookalike.envelope import MAX_MESSAGE, RefusedMessageError, check_envelope
 from lookalike.images import Image
 from lookalike.ledger import Lease
-from lookalike.queue import make_app, publish, queue_name, redis_url
+from lookalike.queue import Broker, make_app, publish, queue_name, redis_url
 from tests.pictures import jpeg, photographs
 from tests.servers import Lookalike, wait_until
 
@@ -176,7 +177,8 @@ def test_a_worker_survives_forged_messages(
     ledger.register(connection, [Image("a", (tmp_path / "a.jpg").as_uri())], "backfill", 8)
     (claim,) = ledger.lease(connection, ENCODER, "backfill", 16, 600)
     before = state(connection)
-    system = Lookalike(tmp_path, database_url, least_privileged(broker_url), LOOKALIKE_LEASE_SECONDS="3")
+    ours = least_privileged(broker_url)
+    system = Lookalike(tmp_path, database_url, ours, LOOKALIKE_LEASE_SECONDS="3")
     try:
         with redis.Redis.from_url(redis_url(broker_url)) as client:
             pushed = push_forged(client, envelope_of_ours(client, broker_url), claim)
@@ -188,7 +190,10 @@ def test_a_worker_survives_forged_messages(
             assert state(connection) == before
             assert connection.execute("select count(*) from failures").fetchone() == (0,)
             assert worker.poll() is None
-            publish(make_app(broker_url, ENCODER), ENCODER, "backfill", [claim])
+            publish(make_app(ours, ENCODER), ENCODER, "backfill", [claim])
+            broker = Broker(ours)
+            assert (broker.was_wiped(), broker.waiting(ENCODER, "events")) == (True, 0)
+            broker.close()
             finished = "select count(*) from chunks where state = 'done'"
             wait_until(lambda: connection.execute(finished).fetchone() == (1,), 60, system.logs())
             wait_until(lambda: client.hlen("unacked") == 0, 20, "acknowledgement")
@@ -221,7 +226,9 @@ def push_forged(client: redis.Redis, ours: Json, claim: Lease) -> int:
         ours["body"] = pack([words, {}, OPTIONS])
         client.lpush(QUEUE, json.dumps(ours))
     # Neither a foreign lease nor an unknown chunk finds a row.
-    for number, words in enumerate(([claim.chunk, str(uuid4())], [2**62, str(claim.lease)])):
+    for number, words in enumerate(
+        ([claim.chunk, str(uuid4()), CONTRACT], [2**62, str(claim.lease), CONTRACT])
+    ):
         ours["properties"]["delivery_tag"] = f"stale-{number}"
         ours["body"] = pack([words, {}, OPTIONS])
         client.lpush(QUEUE, json.dumps(ours))

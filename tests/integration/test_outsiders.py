@@ -1,6 +1,7 @@
 """Addresses that outsiders give, on real servers: no name, form, redirect, document or proxy leads into the network."""
 
 import gzip
+import io
 import json
 import socket
 import time
@@ -22,8 +23,10 @@ from orchestrator.events.manifests import read_due
 from orchestrator.sources import open_source, read_source
 from orchestrator.sources.web import Web, fingerprint
 from tests.factories import TINY
+from tests.pictures import jpeg, photographs
 from tests.servers import Misbehaving, http_server, misbehaving_server
 from workers.fetch import Fetcher
+from workers.picture import embed_picture, embed_upload
 
 SETTINGS = Settings(
     _env_file=None, connect_timeout=2, fetch_timeout=2, tries=1, retry_seconds=0.01, max_bytes=10**6
@@ -452,6 +455,27 @@ def test_documents_are_limited_in_size_unpacked(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(Exception, match="larger than 1 MiB"):
             web.json(f"{site.url}/x")
         web.close()
+
+
+def test_uploads_are_limited_as_they_are_read() -> None:
+    """No more than the limit is read of what somebody sends; within it, the picture gets a vector."""
+    sent = io.BytesIO(jpeg(photographs()[0]))
+    size = len(sent.getvalue())
+    settings = SETTINGS.model_copy(update={"batch_size": 4})
+    with pytest.raises(ImageError, match="too_large"):
+        embed_upload(sent, "efficientnet-lite0", settings, limit=size - 1)
+    assert sent.tell() == size
+    sent.seek(0)
+    vector = embed_upload(sent, "efficientnet-lite0", settings, limit=size)
+    assert abs(float((vector**2).sum()) - 1) < 1e-3
+
+
+def test_search_by_url_passes_the_guard_for_outsiders() -> None:
+    """The operator's own command may fetch from this machine, what is passed on for others may not, nor name a file."""
+    with http_server({"/a.jpg": jpeg(photographs()[0])}) as web:
+        for address in (f"{web}/a.jpg", "/etc/hostname"):
+            with pytest.raises(ImageError, match="forbidden_address"):
+                embed_picture(address, "efficientnet-lite0", SETTINGS, outside=True)
 
 
 def test_waiting_for_room_is_not_the_hosts_fault() -> None:

@@ -10,7 +10,9 @@ from tests.factories import TINY
 def beat(connection: Connection, name: str, period: float = 20) -> None:
     busy = dict.fromkeys(("fetch_busy", "decode_busy", "encode_busy", "store_busy", "batch_fill"), 0.0)
     (now,) = connection.execute("select now()").fetchone()
-    record_beat(connection, Beat(name, "tiny", "cpu", 8, now, period, images=0, seconds=20, **busy))
+    record_beat(
+        connection, Beat(name, "tiny", "cpu", 8, now, period, images=0, seconds=20, refused=0, **busy)
+    )
 
 
 def test_a_worker_is_ready_while_its_heart_beats(connection: Connection) -> None:
