@@ -29,7 +29,8 @@ def read_message(words: Sequence[object]) -> Message | None:
     The contract is the third in every version, so that each can tell the others' messages.
     """
     if len(words) > 2 and isinstance(words[2], int) and words[2] > CONTRACT:
-        return _leave(words[2])
+        _say(words[2])
+        return None
     try:
         message = Message.model_validate(
             dict(zip(list(Message.model_fields)[: len(words)], words, strict=True))
@@ -37,11 +38,14 @@ def read_message(words: Sequence[object]) -> Message | None:
     except ValueError:  # pydantic's, or of too many words
         refusals.add("chunk, lease or contract")
         return None
-    return message if message.contract == CONTRACT else _leave(message.contract)
+    if message.contract != CONTRACT:
+        _say(message.contract)
+        return None
+    return message
 
 
-def _leave(contract: int) -> None:
-    """A message of another version is not for us: what it says may mean something else there."""
+def _say(contract: int) -> None:
+    """Why a message of another version is left alone: what it says may mean something else there."""
     older = "this worker" if contract > CONTRACT else "the orchestrator"
     log.error(
         "a message of contract %d was left alone, this worker keeps contract %d: upgrade %s;"

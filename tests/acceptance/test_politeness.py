@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from lookalike import books, ledger
 from lookalike.database import Connection
 from lookalike.images import Image
