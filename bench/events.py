@@ -22,9 +22,9 @@ from lookalike.settings import Settings
 from tests.servers import aws_server, notifying_bucket, wait_until
 
 ENCODER = "efficientnet-lite0"
-EVENTS = 40
+EVENTS = 30
 BACKFILL = 5000
-PAUSE = 1.5
+PAUSE = 1.0
 PICTURES = 256
 FIGURE = Path(__file__).with_suffix(".svg")
 
@@ -55,6 +55,7 @@ def run(settings: Settings) -> None:
         wait_until(lambda: _done(connection) >= EVENTS + 129, 300, "the backfill")
         busy = [measure.once(f"busy/{number}") for number in range(EVENTS)]
         left = BACKFILL - _done(connection) + 2 * EVENTS + 1
+        assert left > 0, "the backfill was over: nothing was overtaken"
     print_times(idle, busy, left)
     draw(idle, busy)
 

@@ -66,6 +66,7 @@ def test_workers_share_the_limits_of_a_host(lookalike: Make, connection: Connect
             assert server.most_within(span) <= 20 + 20 * span
 
 
+@pytest.mark.slow
 def test_a_throttling_host_costs_no_attempt_and_holds_nobody_up(
     lookalike: Make, connection: Connection, tmp_path: Path
 ) -> None:

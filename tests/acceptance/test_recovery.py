@@ -55,6 +55,7 @@ def is_ready(system: System, part: str) -> bool:
     return done.returncode == 0
 
 
+@pytest.mark.slow
 def test_servers_may_be_away_at_any_time(system: System, table: Path) -> None:
     """Away at the start, all wait, and say that they are not ready; away in the middle for longer than a lease, nothing
     is done twice or counts as a crash; away at the end, all leave in order when they are asked to."""
