@@ -23,7 +23,7 @@ from tests.servers import aws_server, notifying_bucket, wait_until
 
 ENCODER = "efficientnet-lite0"
 EVENTS = 30
-BACKFILL = 5000
+BACKFILL = 20_000
 PAUSE = 1.0
 PICTURES = 256
 FIGURE = Path(__file__).with_suffix(".svg")
@@ -50,7 +50,7 @@ def run(settings: Settings) -> None:
         idle = [measure.once(f"idle/{number}") for number in range(EVENTS)]
         address = stack.enter_context(server(folder, 0.05))
         with connect(url, application_name="bench backfill") as other:
-            images = (Image(f"backfill/{n}", f"{address}/{names[n % PICTURES]}?{n}") for n in range(BACKFILL))
+            images = (Image(f"backfill/{n}", f"{address}/{names[n % PICTURES]}") for n in range(BACKFILL))
             ledger.register(other, images, "backfill", settings.chunk_size)
         wait_until(lambda: _done(connection) >= EVENTS + 129, 300, "the backfill")
         busy = [measure.once(f"busy/{number}") for number in range(EVENTS)]
