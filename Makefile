@@ -15,11 +15,11 @@ install: .venv/.installed
 	  { rm -rf .venv; echo "This Python cannot make virtual environments: on Debian run 'apt install python3-venv'"; exit 1; }
 
 .venv/.installed: pyproject.toml .venv/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[worker,local,catalogue,inventory]'
+	$(BIN)/python -m pip install --quiet --editable '.[worker,local,catalogue,inventory,explorer]'
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml .venv/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[worker,local,catalogue,inventory,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[worker,local,catalogue,inventory,explorer,dev]'
 	@touch $@
 
 demo: .venv/.installed
