@@ -14,6 +14,7 @@ from lookalike.queue import make_app, queue_name
 from lookalike.services import up
 from lookalike.settings import Settings, load_settings
 from workers.embedder import Embedder, start_embedder
+from workers.events import EventsThread
 from workers.messages import read_message
 
 log = logging.getLogger(__name__)
@@ -33,12 +34,16 @@ def worker_app(settings: Settings) -> Celery:
 
     suspects = queue_name(settings.encoder, "suspect")
 
-    def embed(task: Task, *words: object) -> None:
+    def embed_words(*words: object, alone: bool = False) -> None:
         message = read_message(words)
-        if message is None:
-            return
+        if message is not None:
+            running[0].embed(message.chunk, message.lease, alone)
+
+    def embed(task: Task, *words: object) -> None:
         alone = task.request.delivery_info.get("routing_key") == suspects
-        running[0].embed(message.chunk, message.lease, alone)
+        embed_words(*words, alone=alone)
+
+    events = EventsThread(app, settings.encoder, embed_words)
 
     def load(**_: Any) -> None:
         try:
@@ -49,12 +54,19 @@ def worker_app(settings: Settings) -> Celery:
             # Celery would log it and go on: a worker without an encoder, which takes messages and drops them.
             log.exception("the worker cannot start")
             raise SystemExit(1) from None
+        events.start()
 
     def stop(**_: Any) -> None:
+        events.stop()
         for embedder in running:
             embedder.stop()
+
+    def leave(**_: Any) -> None:
+        # Celery has waited for its own threads.
+        events.join()
 
     app.task(name=TASK, bind=True)(embed)
     signals.worker_init.connect(load, weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)
+    signals.worker_shutdown.connect(leave, weak=False)
     return app

@@ -23,7 +23,7 @@ from lookalike.queue import redis_url
 from lookalike.servers import Valkey
 from tests.conftest import embedded_settings, remove_with, wait_for
 from tests.pictures import bomb, jpeg, near_copy, photographs
-from tests.servers import Lookalike, aws_server, http_server, wait_until
+from tests.servers import Lookalike, Misbehaving, aws_server, http_server, misbehaving_server, wait_until
 
 ENCODER = "efficientnet-lite0"
 IMAGES = 300
@@ -367,3 +367,34 @@ def test_an_event_overtakes_a_backfill(
     ).fetchone()
     assert overtaken is not None
     assert overtaken[0] >= 12  # of a window of 16 that lay in the queue before it, less those under way
+
+
+def test_an_event_does_not_wait_for_a_backfill_that_hangs(
+    lookalike: Callable[..., Lookalike], connection: Connection, tmp_path: Path, web: str
+) -> None:
+    """While all chunks of a backfill wait for a host that answers a byte now and then, events are searchable."""
+    with misbehaving_server() as server:
+        server.misdeed = Misbehaving.drip
+        system = lookalike(
+            LOOKALIKE_CHUNK_SIZE="4", LOOKALIKE_FETCH_TIMEOUT="600", LOOKALIKE_STOP_SECONDS="1"
+        )
+        names = {f"/{number}.jpg": b"" for number in range(16)}
+        system.run("add", str(write_csv(tmp_path / "images.csv", server.url, names)))
+        system.start("orchestrate")
+        worker = system.start("worker")
+
+        def running() -> list[Any]:
+            return connection.execute("select id from chunks where state = 'running' order by id").fetchall()
+
+        wait_until(lambda: len(running()) == 2, 60, system.logs)
+        hanging = running()
+        for number in range(2):
+            ledger.register(connection, [Image(f"event-{number}.jpg", f"{web}/{number:05}-0.jpg")], "events")
+            done = number + 1
+            wait_until(lambda: books.count_books(connection, ENCODER).done == done, 30, system.logs)  # noqa: B023
+        assert running() == hanging
+
+        # What hangs is given back, and the worker leaves in order.
+        worker.send_signal(signal.SIGTERM)
+        server.is_over.set()
+        assert worker.wait(90) == 0
