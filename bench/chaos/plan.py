@@ -27,7 +27,7 @@ FINAL = {
 }
 # Shares of all images; answers that are slow, or ask for patience, bring the picture in the end. What waits for a time
 # limit is rare, for a chunk lasts as long as its slowest image.
-SHARE_RECOVERING, SHARE_FAILING, SHARE_SLOW, SHARE_THROTTLED = 0.12, 0.06, 0.03, 0.004
+SHARE_RECOVERING, SHARE_FAILING, SHARE_SLOW, SHARE_BUSY = 0.12, 0.06, 0.03, 0.02
 RARE = {"endless": 0.2}
 MOST_BAD_ANSWERS = 2
 
@@ -42,8 +42,8 @@ class Fate:
 
     @property
     def host(self) -> str:
-        """By which name the server is asked: one that asks for patience is asked less often for all that it has."""
-        return "localhost" if "throttle" in self.answers else "127.0.0.1"
+        """By which name the server is asked: a busy host refuses all for a while, and is then asked less often."""
+        return "localhost" if "busy" in self.answers else "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _draw_fate(random: Random, number: int) -> Fate:
     share -= SHARE_RECOVERING
     if share < SHARE_SLOW:
         return Fate(key, ("slow",), DONE)
-    return Fate(key, ("throttle", "good") if share - SHARE_SLOW < SHARE_THROTTLED else ("good",), DONE)
+    return Fate(key, ("busy",) if share - SHARE_SLOW < SHARE_BUSY else ("good",), DONE)
 
 
 def _choose(random: Random, kinds: tuple[str, ...]) -> str:

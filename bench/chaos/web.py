@@ -8,6 +8,7 @@ import json
 import socket
 import struct
 import sys
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -17,6 +18,9 @@ from pathlib import Path
 LATENCY_SECONDS = 0.15
 SLOW_SECONDS = 0.8
 SLOW_STEPS = 8
+# A busy host answers so many requests, then refuses all for a while.
+BUSY_REQUESTS = 8
+BUSY_SECONDS = 2.0
 Answer = Callable[["Exchange"], Awaitable[None]]
 
 
@@ -143,6 +147,8 @@ class Site:
         self._answers: dict[str, list[str]] = json.loads((folder / "plan.json").read_text())
         self._pictures = [path.read_bytes() for path in sorted(folder.glob("*.jpg"))]
         self._asked: Counter[str] = Counter()
+        self._served = 0
+        self._busy_until = 0.0
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers the requests of one connection until either side closes it."""
@@ -153,6 +159,8 @@ class Site:
                 path = head.split(b" ", 2)[1].decode()
                 answers = self._answers[path.removeprefix("/")]
                 answer = answers[min(self._asked[path], len(answers) - 1)]
+                if answer == "busy":
+                    answer = "throttle" if self._is_busy() else "good"
                 self._asked[path] += 1
                 number = int(path[1:].partition(".")[0])
                 exchange = Exchange(writer, path, self._pictures[number % len(self._pictures)])
@@ -160,6 +168,16 @@ class Site:
                 await ANSWERS[answer](exchange)
                 keep = exchange.keep
         writer.close()
+
+    def _is_busy(self) -> bool:
+        """Whether the busy host refuses this request, as it does all others at this moment."""
+        now = time.monotonic()
+        if now < self._busy_until:
+            return True
+        self._served += 1
+        if self._served % BUSY_REQUESTS == 0:
+            self._busy_until = now + BUSY_SECONDS
+        return False
 
 
 async def serve(folder: Path) -> None:
