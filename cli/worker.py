@@ -56,6 +56,8 @@ def celery_arguments(settings: Settings) -> list[str]:
     from workers.pipeline import chunk_threads
 
     return [
+        # Without its banner: standard output belongs to results, and a log in JSON holds nothing else.
+        "--quiet",
         "worker",
         "--pool=threads",
         f"--concurrency={chunk_threads(settings, choose_device(settings.device).type)}",

@@ -6,18 +6,19 @@ Either way an event says which chunk and image it is about. No traceback from he
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from lookalike.database import mask
 
 TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 # What `extra=` and `about` may add to an event; everything else of a record is the logging module's own.
 FIELDS = ("chunk", "image", "encoder", "lane", "host", "source", "trace")
-_about: ContextVar[dict[str, object]] = ContextVar("about", default={})
+_about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingProxyType({}))
 
 
 @contextmanager
@@ -33,9 +34,9 @@ def about(**fields: object) -> Iterator[None]:
 class TextFormatter(logging.Formatter):
     """A line for people; messages name their chunk and image themselves."""
 
-    def formatException(self, ei: object) -> str:
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the logging module's name
         """The traceback; what foreign libraries quote in theirs is masked."""
-        return mask(super().formatException(ei))  # type: ignore[arg-type]
+        return mask(super().formatException(ei))
 
 
 class JsonFormatter(TextFormatter):

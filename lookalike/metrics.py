@@ -65,7 +65,9 @@ def new_registry() -> CollectorRegistry:
 
 class _Build:
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        yield gauge("lookalike_build", "Always 1; its label is the version.", ["version"], [((__version__,), 1)])
+        yield gauge(
+            "lookalike_build", "Always 1; its label is the version.", ["version"], [((__version__,), 1)]
+        )
 
 
 def serve(settings: Settings, registry: CollectorRegistry) -> int | None:

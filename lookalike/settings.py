@@ -135,7 +135,8 @@ class Settings(BaseSettings):
     stop_seconds: float = Field(60, gt=0, description="how long a stopping worker may finish what it holds")
 
     log_format: Literal["text", "json"] = Field(
-        "text", description="`text`: lines for people; `json`: an object a line, as in the images of infra/docker"
+        "text",
+        description="`text`: lines for people; `json`: an object a line, as in the images of infra/docker",
     )
     metrics_port: int | None = Field(
         None, ge=0, le=65_535, description="port of this process's metrics for Prometheus; none when unset"
@@ -202,7 +203,7 @@ def secrets_folders() -> list[Path]:
 
 
 def load_settings() -> Settings:
-    """Reads the settings: environment, `.env`, files of secrets. Raises ConfigurationError that names the one at fault."""
+    """Reads the settings: environment, `.env`, files of secrets. Raises ConfigurationError that names what is wrong."""
     try:
         return Settings(_secrets_dir=secrets_folders() or None)
     except SettingsError as error:  # a variable that should hold JSON

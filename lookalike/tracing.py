@@ -30,7 +30,7 @@ class ChunkTrace(Protocol):
     """The trace of one chunk in a worker."""
 
     def stage(self, name: str, began: float, ended: float, **facts: object) -> None:
-        """Adds a part that went from `began` to `ended`, on the clock of time.monotonic; None of it is being measured."""
+        """Adds a part that went from `began` to `ended`, on the clock of time.monotonic."""
 
     def say(self, **facts: object) -> None:
         """Adds what is known of the whole chunk."""
@@ -66,7 +66,7 @@ class _Nobody:
     def dispatched(self, claims: Sequence[Lease], began: float, **facts: object) -> None: ...
 
     @contextmanager
-    def working(self, claim: Lease) -> Iterator[ChunkTrace]:
+    def working(self, claim: Lease) -> Iterator[ChunkTrace]:  # noqa: ARG002 - what Tracing asks for
         yield self
 
     def close(self) -> None: ...
@@ -91,7 +91,7 @@ def start_tracing(settings: Settings, service: str) -> Tracing:
         {"service.name": service, "service.namespace": "lookalike", "service.version": __version__}
     )
     ids = chosen_ids()
-    provider = TracerProvider(resource=resource, id_generator=ids, shutdown_on_exit=False)
+    provider = TracerProvider(resource=resource, id_generator=ids)
     address = settings.otlp_endpoint.rstrip("/") + "/v1/traces"
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=address, timeout=5)))
     log.info("traces go to %s", address)
@@ -170,11 +170,13 @@ class OpenTelemetry:
 
     def _root(self, lease: UUID) -> "SpanContext":
         """The orchestrator's span of a lease, sampled as the orchestrator has decided by the id of the trace."""
+        from opentelemetry.sdk.trace.sampling import Decision
         from opentelemetry.trace import SpanContext, TraceFlags
 
         trace = trace_id(lease)
-        decided = self._provider.sampler.should_sample(None, trace, "lease and publish").decision
-        flags = TraceFlags(TraceFlags.SAMPLED if decided.is_sampled() else TraceFlags.DEFAULT)
+        decision = self._provider.sampler.should_sample(None, trace, "lease and publish").decision
+        is_sampled = decision is Decision.RECORD_AND_SAMPLE
+        flags = TraceFlags(TraceFlags.SAMPLED if is_sampled else TraceFlags.DEFAULT)
         return SpanContext(trace, root_id(lease), is_remote=True, trace_flags=flags)
 
 
