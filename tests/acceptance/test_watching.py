@@ -1,0 +1,73 @@
+"""Orchestrator and worker as an operator watches them: figures, a log in JSON, traces of whole chunks."""
+
+import json
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.integration.test_tracing import collector
+from tests.pictures import jpeg, photographs
+from tests.servers import Lookalike, free_port, wait_until
+
+IMAGES = 6
+
+
+def figures(port: int) -> dict[tuple[str, ...], float]:
+    """The samples of a process by name and values of labels, in the order of their names; none while it is not there."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+    except URLError:
+        return {}
+    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+
+
+def test_a_run_can_be_watched(database_url: str, broker_url: str, tmp_path: Path) -> None:
+    """Both count the same images, every line of the log is an object that names chunk and image, and the trace of
+    a chunk goes from its lease to its storing."""
+    for number, picture in enumerate(photographs()[:IMAGES]):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(picture, 90))
+    rows = [{"key": f"k{n}", "url": str(tmp_path / f"{n}.jpg")} for n in range(IMAGES)]
+    rows.append({"key": "missing", "url": str(tmp_path / "none.jpg")})
+    (tmp_path / "images.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ports = {"orchestrate": free_port(), "worker": free_port()}
+    with collector() as spans:
+        system = Lookalike(
+            tmp_path, database_url, broker_url, LOOKALIKE_LOG_FORMAT="json",
+            OTEL_EXPORTER_OTLP_ENDPOINT=spans.url, OTEL_BSP_SCHEDULE_DELAY="200", LOOKALIKE_LEASE_SECONDS="6",
+        )  # fmt: skip
+        try:
+            for part, port in ports.items():
+                system.environment["LOOKALIKE_METRICS_PORT"] = str(port)
+                words = ("images.jsonl",) if part == "orchestrate" else ()
+                system.start(part, *words)
+            name = "efficientnet-lite0"
+            done = ("lookalike_worker_images_total", name, "backfill", "embedded")
+            wait_until(lambda: figures(ports["worker"]).get(done) == IMAGES, 120, system.logs)
+            wait_until(lambda: {"lease and publish", "store"} <= {s.name for _, s in spans}, 30, system.logs)
+            worker, orchestrator = figures(ports["worker"]), figures(ports["orchestrate"])
+        finally:
+            system.stop()
+    assert worker["lookalike_worker_failures_total", name, "files", "failed", "not_found"] == 1
+    assert worker["lookalike_worker_chunks_total", name, "backfill", "done"] == 1
+    assert worker["lookalike_worker_encoded_images_total", name] == IMAGES
+    assert worker["lookalike_worker_fetched_images_total", name, "files"] == IMAGES
+    assert worker["lookalike_worker_fetched_bytes_total", name, "files"] > 10_000
+    for stage in ("fetch", "decode", "encode", "store"):
+        assert worker["lookalike_worker_stage_seconds_total", name, stage] > 0
+    assert worker["lookalike_worker_heartbeat_timestamp_seconds",] > 1e9
+    assert orchestrator["lookalike_published_chunks_total", name, "backfill"] == 1
+    assert orchestrator["lookalike_up", "database"] == orchestrator["lookalike_up", "broker"] == 1
+
+    events = [
+        json.loads(line) for log in tmp_path.glob("*.log") for line in log.read_text().splitlines() if line
+    ]
+    (failure,) = [event for event in events if event.get("image") == "missing"]
+    (chunk,) = [span for _, span in spans if span.name == "chunk"]
+    facts = {one.key: one.value for one in chunk.attributes}
+    assert failure["chunk"] == facts["lookalike.chunk"].int_value
+    assert failure["trace"] == chunk.trace_id.hex()
+    whole = {span.name for _, span in spans if span.trace_id == chunk.trace_id}
+    assert whole == {"lease and publish", "chunk", "start", "fetch", "decode", "encode", "store"}
