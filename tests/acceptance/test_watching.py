@@ -15,7 +15,7 @@ IMAGES = 6
 
 
 def figures(port: int) -> dict[tuple[str, ...], float]:
-    """The samples of a process by name and values of labels, in the order of their names; none while it is not there."""
+    """The samples of a process by name and values of labels, in the order of those; none while it is not there."""
     try:
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
             families = text_string_to_metric_families(answer.read().decode())
