@@ -11,7 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import Metric
 
 from lookalike.envelope import refusals
-from lookalike.ledger import Chunk, Failure, Postponement, RetryPolicy, may_repeat
+from lookalike.ledger import LANES, Chunk, Failure, Postponement, RetryPolicy, may_repeat
 from lookalike.metrics import Labels, counter, gauge, new_registry
 from workers.network import read_use
 from workers.pipeline import Pipeline
@@ -55,6 +55,7 @@ BEAT = Gauge(
 MISSED = Counter(
     "lookalike_worker_missed_heartbeats", "Heartbeats that did not reach the database.", registry=REGISTRY
 )
+OUTCOMES = ("embedded", "failed", "repeated", "postponed")
 _HOSTS = Labels()
 
 
@@ -85,6 +86,10 @@ class PipelineFigures:
         self._pipeline = pipeline
         self._encoder = encoder
         self._name = name
+        # From the beginning, so that the first failure is seen to be one more.
+        for lane in LANES:
+            for outcome in OUTCOMES:
+                IMAGES.labels(encoder, lane, outcome)
 
     def collect(self) -> Iterator[Metric]:
         """The figures of this moment."""
