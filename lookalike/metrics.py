@@ -8,7 +8,12 @@ import logging
 import threading
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from lookalike import __version__
@@ -57,6 +62,8 @@ def gauge(name: str, meaning: str, labels: Iterable[str], samples: Iterable[Samp
 
 def new_registry() -> CollectorRegistry:
     """A registry with the memory, processor time and open files of this process, and its version."""
+    # When a counter was made: nobody asks, and it doubles what is sent.
+    disable_created_metrics()
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(_Build())
