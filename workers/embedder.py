@@ -176,7 +176,7 @@ class Embedder:
         timeline = Timeline() if self._traces.is_on else None
         # An analysis has vectors already: there is nothing to wait for.
         work = (
-            self._pipeline.submit(chunk.images, chunk.lane == "events", claim.chunk, timeline)
+            self._pipeline.submit(chunk.images, chunk.lane == "events", chunk=claim.chunk, timeline=timeline)
             if chunk.analysis is None
             else Work([])
         )

@@ -68,7 +68,7 @@ class Work:
     """The images of one chunk on their way through the stages, and what became of each."""
 
     def __init__(
-        self, images: Sequence[ChunkImage], chunk: int | None = None, timeline: Timeline | None = None
+        self, images: Sequence[ChunkImage], *, chunk: int | None = None, timeline: Timeline | None = None
     ) -> None:
         self.images = images
         self.chunk = chunk
@@ -217,13 +217,14 @@ class Pipeline:
         self,
         images: Sequence[ChunkImage],
         urgent: bool = False,
+        *,
         chunk: int | None = None,
         timeline: Timeline | None = None,
     ) -> Work:
         """Starts on the images of a chunk (its number is for the log); returns at once. `timeline` is told what works
         on it when. Urgent images go before all that wait for their host.
         """
-        work = Work(images, chunk, timeline)
+        work = Work(images, chunk=chunk, timeline=timeline)
         with self._count:
             self._upstream += len(images)
         items = [Item(work, index, self._host(image)) for index, image in enumerate(images)]

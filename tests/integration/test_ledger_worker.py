@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -37,8 +38,8 @@ class Pipeline:
         self.let_go = threading.Event()
         self.submitted = 0
 
-    def submit(self, images: Sequence[ChunkImage], urgent: bool = False, *told: object) -> Work:
-        work = Work(images, *told)
+    def submit(self, images: Sequence[ChunkImage], urgent: bool = False, **told: Any) -> Work:
+        work = Work(images, **told)
         self.submitted += 1
         threading.Thread(target=self._run, args=(work,), daemon=True).start()
         return work
