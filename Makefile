@@ -30,6 +30,7 @@ check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint infra/docker/*.Dockerfile
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -83,13 +84,16 @@ TOOLS := .venv/tools/bin
 COMPILE = $(TOOLS)/uv pip compile --no-config --quiet --universal --python-version 3.11 --generate-hashes \
   --custom-compile-command 'make lock' $(ARGS) pyproject.toml
 CUDA = sed -En 's/^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==.*/--no-emit-package \1/p'
+ORCHESTRATOR = --extra catalogue --extra inventory --extra tracing
+# One image for workers and explorer: to search with a picture takes all that a worker takes.
+WORKER = --extra worker --extra explorer --extra tracing
 lock: .venv/tools/.installed
-	$(COMPILE) requirements/image.in --extra catalogue --extra inventory --output-file requirements/orchestrator.lock
-	$(COMPILE) requirements/image.in requirements/worker.in --extra worker --output-file requirements/worker.lock
+	$(COMPILE) requirements/image.in $(ORCHESTRATOR) --output-file requirements/orchestrator.lock
+	$(COMPILE) requirements/image.in requirements/worker.in $(WORKER) --output-file requirements/worker.lock
 	cp requirements/worker.lock requirements/worker-cpu.lock
-	$(COMPILE) requirements/image.in requirements/worker.in --extra worker \
+	$(COMPILE) requirements/image.in requirements/worker.in $(WORKER) \
 	  $$($(CUDA) requirements/worker.lock) --output-file requirements/worker-cpu.lock
-	$(COMPILE) --extra worker --extra local --extra catalogue --extra inventory --output-file requirements/all.lock
+	$(COMPILE) --extra local --extra catalogue --extra inventory $(WORKER) --output-file requirements/all.lock
 
 # Fails as well where the vulnerability service does not know a package: then nothing has been audited.
 audit-deps: .venv/tools/.installed

@@ -1,5 +1,6 @@
 """`lookalike encoders`: the networks that vectors are made with. Only `fingerprint` loads one."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,6 +74,32 @@ def describe(spec: EncoderSpec, home: Path, weights_dir: Path | None) -> dict[st
 
 def _yes(value: bool) -> str:
     return "yes" if value else ""
+
+
+@encoders_app.command("fetch")
+def encoders_fetch(
+    name: str,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to copy the file into: a LOOKALIKE_WEIGHTS_DIR.")
+    ] = None,
+) -> None:
+    """Downloads the weights of an encoder if they are not on this machine yet. Needs neither database nor torch."""
+    from workers.weights import digest_weights, find_weights
+
+    spec = find_encoder(name)
+    path = find_weights(spec, to)
+    digest = digest_weights(path)
+    if to is not None and path != to / spec.weights:
+        path = copy_weights(path, to / spec.weights)
+    print(f"{path}  sha256 {digest}")
+
+
+def copy_weights(path: Path, target: Path) -> Path:
+    """Copies a file and returns the copy; one that breaks off leaves nothing under its name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    shutil.copyfile(path, part)
+    return part.replace(target)
 
 
 @encoders_app.command("add")

@@ -1,7 +1,6 @@
 """What every command starts with: settings, services, a migrated database, a connection."""
 
 import logging
-import sys
 import threading
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from lookalike.contract import check_contract
 from lookalike.database import Connection, await_connection, connect
 from lookalike.encoders import find_encoder
 from lookalike.errors import ServiceError
+from lookalike.logs import log_to_stderr
 from lookalike.migrate import migrate, pending
 from lookalike.services import Endpoints, up
 from lookalike.settings import Settings, load_settings
@@ -60,7 +60,5 @@ def ensure_encoder(session: Session, connection: Connection) -> None:
 
 
 def log_to_terminal(level: int = logging.INFO) -> None:
-    """Sends the log to standard error, one line for each event; standard output belongs to results."""
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    """Sends the log to standard error in the form of LOOKALIKE_LOG_FORMAT; standard output belongs to results."""
+    log_to_stderr(load_settings().log_format, level)

@@ -4,6 +4,7 @@ import logging
 import signal
 import socket
 import threading
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -71,10 +72,13 @@ def orchestrate(sources: Sources = None) -> None:
     Backfills are read to their end once; a restart goes on where they were. Streams are followed for ever, and so are
     queues of events (sqs:NAME). A database or broker that is away is waited for. Ends on SIGTERM or Ctrl-C.
     """
+    from lookalike.metrics import serve
     from lookalike.queue import Broker, make_app
-    from orchestrator import dispatch
+    from lookalike.tracing import start_tracing
+    from orchestrator import dispatch, metrics
     from orchestrator.reading import reading
     from orchestrator.upkeep import keeping_up
+    from orchestrator.watch import Watch, watching
 
     log_to_terminal()
     stop = threading.Event()
@@ -91,11 +95,15 @@ def orchestrate(sources: Sources = None) -> None:
     connect = partial(session.connect, orchestrator_name(socket.gethostname()))
     broker = Broker(session.endpoints.broker_url)
     app = make_app(session.endpoints.broker_url, session.settings.encoder)
-    with (
-        keeping_up(session.settings, session.connect),
-        reading(session.settings, session.connect, sources or []),
-    ):
-        dispatch.run(session.settings, connect, app, broker, stop)
+    traces = start_tracing(session.settings, "orchestrator")
+    with ExitStack() as stack:
+        if serve(session.settings, metrics.REGISTRY) is not None:
+            watch = Watch(session.settings, broker, session.endpoints.broker_url)
+            stack.enter_context(watching(watch, metrics.REGISTRY, session.connect))
+        stack.enter_context(keeping_up(session.settings, session.connect))
+        stack.enter_context(reading(session.settings, session.connect, sources or []))
+        dispatch.run(session.settings, connect, app, broker, stop, traces)
+    traces.close()
     broker.close()
 
 

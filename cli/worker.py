@@ -1,5 +1,6 @@
 """`lookalike worker`: Celery with the pool, the options and the memory allocator that suit an embedding worker."""
 
+import logging
 import os
 import signal
 import sys
@@ -40,6 +41,8 @@ def run_worker(leash: bool) -> None:
     from workers.app import worker_app
 
     log_to_terminal()
+    # It would say of each chunk that it came and went.
+    logging.getLogger("celery").setLevel(logging.WARNING)
     ignore_pillow()
     settings = load_settings()
     worker_app(settings).worker_main(celery_arguments(settings))
@@ -56,6 +59,8 @@ def celery_arguments(settings: Settings) -> list[str]:
     from workers.pipeline import chunk_threads
 
     return [
+        # Without its banner: standard output belongs to results, and a log in JSON holds nothing else.
+        "--quiet",
         "worker",
         "--pool=threads",
         f"--concurrency={chunk_threads(settings, choose_device(settings.device).type)}",
@@ -63,5 +68,6 @@ def celery_arguments(settings: Settings) -> list[str]:
         "--without-gossip",
         "--without-mingle",
         "--without-heartbeat",
-        "--loglevel=WARNING",
+        # Of the root logger: an image that fails is an event of ours. Celery's own are kept down; see `run_worker`.
+        "--loglevel=INFO",
     ]

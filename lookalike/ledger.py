@@ -272,10 +272,9 @@ def finish(
     Raises LostLeaseError, and stores nothing, when the lease is no longer ours.
     """
     attempts = chunk.attempts + 1
-    may_repeat = attempts < policy.tries
     postponed, given_up = _divide(chunk, postponed, policy)
-    again = [f for f in failures if f.transient and may_repeat]
-    final = [f for f in failures if not (f.transient and may_repeat)] + given_up
+    again = [f for f in failures if may_repeat(chunk, f, policy)]
+    final = [f for f in failures if not may_repeat(chunk, f, policy)] + given_up
     with connection.transaction():
         _pass_fence(connection, chunk, postponed)
         hold_deletions(connection)
@@ -305,9 +304,8 @@ def finish_analysis(
 
     `missed` are images that could not be looked at. Transient failures are tried again; the others are counted.
     """
-    attempts = chunk.attempts + 1
     postponed, outwaited = _divide(chunk, postponed, policy)
-    again = [f for f in missed if f.transient and attempts < policy.tries]
+    again = [f for f in missed if may_repeat(chunk, f, policy)]
     with connection.transaction():
         _pass_fence(connection, chunk, postponed)
         hold_deletions(connection)
@@ -318,6 +316,11 @@ def finish_analysis(
         given_up = len(missed) - len(again) + len(outwaited)
         if given_up:
             connection.execute(QUERIES["count_missed"], {"chunk": chunk.lease.chunk, "images": given_up})
+
+
+def may_repeat(chunk: Chunk, failure: Failure, policy: RetryPolicy) -> bool:
+    """Whether an image that failed is to be tried again after this chunk."""
+    return failure.transient and chunk.attempts + 1 < policy.tries
 
 
 def _pass_fence(connection: Connection, chunk: Chunk, postponed: Sequence[Postponement]) -> None:

@@ -50,8 +50,11 @@ def queue_name(encoder: str, lane: Lane) -> str:
     return f"{encoder}.{lane}"
 
 
-def make_app(broker_url: str, encoder: str) -> Celery:
-    """Returns the Celery application that orchestrator and workers share. Does not connect."""
+def make_app(broker_url: str, encoder: str, events: bool = False) -> Celery:
+    """Returns the Celery application that orchestrator and workers share. Does not connect.
+
+    With `events` its worker tells the broker of each task, as Flower wants to hear it.
+    """
     # For all forms of its addresses: redis, rediss, redis+socket and sentinel.
     kombu.transport.redis.Channel.QoS = PatientQoS
     guard_transport()
@@ -73,7 +76,7 @@ def make_app(broker_url: str, encoder: str) -> Celery:
         task_reject_on_worker_lost=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        worker_send_task_events=False,
+        worker_send_task_events=events,
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
         broker_transport_options={

@@ -1,13 +1,18 @@
 """All settings, read once at an entry (environment, then `.env`) and passed down; nothing else reads them."""
 
+import os
 import re
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from lookalike.errors import ConfigurationError
 from lookalike.guard import parse_networks
+
+# A setting may be a file in here, named as its variable: `database_password`.
+SECRETS_FOLDER = "/run/secrets"
 
 
 class HostLimit(BaseModel):
@@ -31,6 +36,16 @@ class Settings(BaseSettings):
     )
     broker_url: SecretStr | None = Field(
         None, validation_alias="BROKER_URL", description="Redis or Valkey; the embedded one when unset"
+    )
+    database_password: SecretStr | None = Field(
+        None,
+        validation_alias="DATABASE_PASSWORD",
+        description="the password for DATABASE_URL when that has none; any characters, as they are",
+    )
+    broker_password: SecretStr | None = Field(
+        None,
+        validation_alias="BROKER_PASSWORD",
+        description="the password for BROKER_URL when that has none",
     )
     home: Path = Field(Path(".lookalike"), description="data of the embedded services, the demo and caches")
     encoder: str = Field("efficientnet-lite0", description="the encoder that images are embedded with")
@@ -119,6 +134,24 @@ class Settings(BaseSettings):
     )
     stop_seconds: float = Field(60, gt=0, description="how long a stopping worker may finish what it holds")
 
+    log_format: Literal["text", "json"] = Field(
+        "text",
+        description="`text`: lines for people; `json`: an object a line, as in the images of infra/docker",
+    )
+    metrics_port: int | None = Field(
+        None, ge=0, le=65_535, description="port of this process's metrics for Prometheus; none when unset"
+    )
+    metrics_address: str = Field("127.0.0.1", description="address that the metrics are served at")
+    celery_events: bool = Field(
+        False, description="workers tell the broker of each task, for Flower; nothing of lookalike needs it"
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        pattern=r"^https?://",
+        description="where traces go, as in `http://localhost:4318`; needs `lookalike[tracing]`; none when unset",
+    )
+
     @field_validator("allow_networks")
     @classmethod
     def _are_networks(cls, value: str | None) -> str | None:
@@ -163,10 +196,16 @@ class Settings(BaseSettings):
         return {name.lower(): limit for name, limit in hosts.items()}
 
 
+def secrets_folders() -> list[Path]:
+    """Where files hold settings under their names: those of Docker and Kubernetes, and of systemd's LoadCredential."""
+    folders = [Path(SECRETS_FOLDER), Path(os.environ.get("CREDENTIALS_DIRECTORY", ""))]
+    return [folder for folder in folders if folder != Path() and folder.is_dir()]
+
+
 def load_settings() -> Settings:
-    """Reads the settings. Raises ConfigurationError that names the variable at fault."""
+    """Reads the settings: environment, `.env`, files of secrets. Raises ConfigurationError that names what is wrong."""
     try:
-        return Settings()
+        return Settings(_secrets_dir=secrets_folders() or None)
     except SettingsError as error:  # a variable that should hold JSON
         raise ConfigurationError(
             f"settings: {error}; write LOOKALIKE_HOSTS as JSON, "

@@ -19,6 +19,8 @@ from lookalike.contract import check_contract
 from lookalike.errors import ServiceError
 from lookalike.queue import Broker, publish
 from lookalike.settings import Settings
+from lookalike.tracing import OFF, Tracing
+from orchestrator import metrics
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Dispatcher:
     connection: ledger.Connection
     app: Celery
     broker: Broker
+    traces: Tracing = OFF
 
     def __post_init__(self) -> None:
         self._next_sweep = 0.0
@@ -57,21 +60,29 @@ class Dispatcher:
 
     def step(self) -> int:
         """One pass: sweep when it is time, then lease and publish. Returns the chunks published."""
+        began = time.monotonic()
         if time.monotonic() >= self._next_sweep:
             self.sweep()
             self._next_sweep = time.monotonic() + SWEEP_SECONDS
-        return sum(
+        published = sum(
             self._fill(encoder, lane)
             for encoder in books.encoder_names(self.connection)
             for lane in ledger.LANES
         )
+        metrics.PASSES.inc()
+        metrics.PASS_SECONDS.inc(time.monotonic() - began)
+        metrics.PASSED.set_to_current_time()
+        return published
 
     def _fill(self, encoder: str, lane: ledger.Lane) -> int:
         if lane == "analysis" and not self._is_searchable(encoder):
             return 0
+        began = time.monotonic()
         claims = ledger.lease(self.connection, encoder, lane, self.settings.window, QUEUED_SECONDS)
         if claims:
             publish(self.app, encoder, lane, claims)
+            metrics.PUBLISHED.labels(encoder, lane).inc(len(claims))
+            self.traces.dispatched(claims, began, encoder=encoder, lane=lane)
         return len(claims)
 
     def _is_searchable(self, encoder: str) -> bool:
@@ -96,6 +107,8 @@ class Dispatcher:
         check_contract(self.connection)
         if self.broker.was_wiped():
             lost = sweeping.give_back_queued(self.connection, None, None, QUEUED_SECONDS)
+            metrics.WIPES.inc()
+            metrics.LOST.inc(lost)
             if lost:
                 log.warning("the broker was wiped: %d chunks are published again", lost)
         else:
@@ -112,11 +125,15 @@ class Dispatcher:
             sweeping.prolong_queued(self.connection, encoder, lane, waiting, QUEUED_SECONDS)
             return
         lost = sweeping.give_back_queued(self.connection, encoder, lane, QUEUED_SECONDS - GRACE_SECONDS)
+        metrics.LOST.inc(lost)
         if lost:
             log.warning("%d messages of lane %s were lost: published again", lost, lane)
 
     def _sweep_leases(self) -> None:
         swept = sweeping.sweep(self.connection)
+        metrics.EXPIRED.labels("running").inc(swept.crashed)
+        metrics.EXPIRED.labels("queued").inc(swept.expired)
+        metrics.DEAD.inc(len(swept.dead))
         if swept.crashed:
             log.warning("%d chunks came back from workers that fell silent", swept.crashed)
         for image in swept.dead:
@@ -129,18 +146,20 @@ def run(
     app: Celery,
     broker: Broker,
     stop: threading.Event,
+    traces: Tracing = OFF,
 ) -> None:
     """Dispatches until `stop` is set. Waits out a database or broker that is away, with growing pauses."""
     pause = IDLE_SECONDS
     while not stop.is_set():
         try:
             with connect() as connection:
-                dispatcher = Dispatcher(settings, connection, app, broker)
+                dispatcher = Dispatcher(settings, connection, app, broker, traces)
                 while not stop.is_set():
                     if dispatcher.step() == 0:
                         stop.wait(IDLE_SECONDS)
                     pause = IDLE_SECONDS
         except AWAY as error:
+            metrics.INTERRUPTIONS.inc()
             pause = min(pause * 2, 10)
             log.warning("%s; trying again in %.1f s", _first_line(error), pause)
             stop.wait(pause)

@@ -29,7 +29,7 @@ def __getattr__(name: str) -> Celery:
 def worker_app(settings: Settings) -> Celery:
     """The application of a worker with these settings; it loads the encoder when the worker starts."""
     endpoints = up(settings)
-    app = make_app(endpoints.broker_url, settings.encoder)
+    app = make_app(endpoints.broker_url, settings.encoder, settings.celery_events)
     running: list[Embedder] = []
 
     suspects = queue_name(settings.encoder, "suspect")

@@ -5,47 +5,42 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import NoReturn, TypeVar
+from typing import Literal, NoReturn, TypeVar
 from uuid import UUID, uuid4
 
-import psycopg
 from psycopg_pool import ConnectionPool
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    sleep_using_event,
-    stop_when_event_set,
-    wait_random_exponential,
-)
-from tenacity.stop import stop_base
 
-from lookalike import analyses, archive, ledger, limits, sweeping
+from lookalike import analyses, archive, ledger, limits, logs, sweeping, tracing
 from lookalike.calibration import Calibration
 from lookalike.contract import check_contract
-from lookalike.database import await_connection, connect, is_away, make_pool
+from lookalike.database import await_connection, connect, make_pool
 from lookalike.encoders import find_encoder
 from lookalike.envelope import refusals
 from lookalike.errors import ContractError, LostLeaseError
 from lookalike.hosts import SharedHosts
 from lookalike.kinds import KINDS
 from lookalike.ledger import Chunk, Lease
+from lookalike.metrics import serve
 from lookalike.migrate import missing
 from lookalike.services import Endpoints
 from lookalike.settings import Settings
+from workers import metrics
 from workers.fetch import Fetcher
 from workers.gate import TurnedAway
 from workers.network import Fingerprint, check_fingerprint, load_encoder
+from workers.patience import in_database
 from workers.pipeline import Pipeline, Work
+from workers.timeline import Timeline
 from workers.turned import TurnedEmbedder
+from workers.turns import Turns
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
+Outcome = Literal["done", "lost", "given_back"]
 
 # A chunk that takes so long hangs: the process leaves, the lease expires, the chunk counts as crashed.
 WATCHDOG_SECONDS = 1800.0
@@ -55,8 +50,6 @@ EXIT_CONTRACT = 76
 GIVE_BACK_SECONDS = 10.0
 # A heartbeat that did not come through is tried again so soon.
 HEARTBEAT_RETRY_SECONDS = 5.0
-# A stopping worker looks up so often from its wait for a connection.
-CONNECTION_SECONDS = 5.0
 
 
 @dataclass
@@ -67,58 +60,6 @@ class Held:
     work: Work
     since: float = field(default_factory=time.monotonic)
     lost: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class Turn:
-    """A chunk that is being worked on, or waits until it may be."""
-
-    alone: bool
-
-
-class _RefusedFor(stop_base):
-    """Tells tenacity to stop when the database has refused a step for so many seconds. Its absence does not count."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._since: float | None = None
-
-    def __call__(self, state: RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
-        if error is None or is_away(error):
-            self._since = None
-            return False
-        self._since = self._since or time.monotonic()
-        return time.monotonic() - self._since > self._seconds
-
-
-class Turns:
-    """Lets chunks be worked on side by side, but a suspect only alone, so that a crash says whose fault it is.
-
-    In the order in which they came: neither suspects nor the others can keep the rest waiting for ever.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._turns: list[Turn] = []
-
-    @contextmanager
-    def take(self, alone: bool) -> Iterator[None]:
-        """Waits for its turn, which lasts as long as the block."""
-        turn = Turn(alone)
-        with self._changed:
-            self._turns.append(turn)
-            self._changed.wait_for(lambda: self._has_come(turn))
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._turns.remove(turn)
-                self._changed.notify_all()
-
-    def _has_come(self, turn: Turn) -> bool:
-        earlier = self._turns[: self._turns.index(turn)]
-        return not earlier if turn.alone else not any(one.alone for one in earlier)
 
 
 def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
@@ -150,7 +91,10 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
     fetcher = Fetcher(settings)
     pipeline = Pipeline(settings, fetcher, encoder, _share_hosts(endpoints.broker_url, name))
     turned = TurnedEmbedder(settings, fetcher, pipeline.gate, encoder, calibration)
-    embedder = Embedder(settings, name, pool, pipeline, calibration, turned)
+    traces = tracing.start_tracing(settings, "worker")
+    embedder = Embedder(settings, name, pool, pipeline, calibration, turned, traces)
+    metrics.REGISTRY.register(metrics.PipelineFigures(pipeline, spec.name, name))
+    serve(settings, metrics.REGISTRY)
     threading.Thread(
         target=embedder.heartbeat, args=(lifeline, database_url), name="heartbeat", daemon=True
     ).start()
@@ -178,7 +122,9 @@ class Embedder:
         pipeline: Pipeline,
         calibration: Calibration,
         turned: TurnedEmbedder,
+        traces: tracing.Tracing = tracing.OFF,
     ) -> None:
+        self._traces = traces
         self._settings = settings
         self._turned = turned
         self.name = name
@@ -200,19 +146,37 @@ class Embedder:
         A stale message is nothing; a lost lease changes nothing.
         """
         # Before the start: a chunk that only waits must not be blamed when the process dies of another.
-        with self._turns.take(alone):
-            self._embed(Lease(chunk_id, token))
+        claim = Lease(chunk_id, token)
+        facts: dict[str, object] = {"chunk": chunk_id}
+        if self._traces.is_on:
+            facts["trace"] = f"{tracing.trace_id(token):032x}"
+        with self._turns.take(alone), logs.about(**facts), self._traces.working(claim) as trace:
+            self._embed(claim, trace)
 
-    def _embed(self, claim: Lease) -> None:
+    def _embed(self, claim: Lease, trace: tracing.ChunkTrace) -> None:
+        began = time.monotonic()
         chunk = self._in_database(
             lambda connection: ledger.start(connection, claim, self.name, self._settings.lease_seconds)
         )
+        trace.stage("start", began, time.monotonic())
         if chunk is None:
             log.debug("chunk %d: stale message", claim.chunk)
+            metrics.CHUNKS.labels(self._settings.encoder, "", "stale").inc()
+            trace.say(outcome="stale")
             return
+        with metrics.HELD.track_inprogress():
+            outcome = self._work(chunk, trace)
+        metrics.CHUNKS.labels(chunk.encoder, chunk.lane, outcome).inc()
+        metrics.SECONDS.labels(chunk.encoder, chunk.lane).observe(time.monotonic() - began)
+        trace.say(outcome=outcome, encoder=chunk.encoder, lane=chunk.lane, images=len(chunk.images))
+
+    def _work(self, chunk: Chunk, trace: tracing.ChunkTrace) -> Outcome:
+        """Works on a chunk that is ours; returns what became of it."""
+        claim = chunk.lease
+        timeline = Timeline() if self._traces.is_on else None
         # An analysis has vectors already: there is nothing to wait for.
         work = (
-            self._pipeline.submit(chunk.images, chunk.lane == "events")
+            self._pipeline.submit(chunk.images, chunk.lane == "events", chunk=claim.chunk, timeline=timeline)
             if chunk.analysis is None
             else Work([])
         )
@@ -224,15 +188,30 @@ class Embedder:
                 held.work.cancel()
         try:
             held.work.wait()
-            if chunk.analysis is None:
-                self._settle(chunk, held)
-            else:
-                self._analyse(chunk, chunk.analysis, held)
+            for stage, part in (timeline.parts() if timeline else {}).items():
+                trace.stage(stage, part.began, part.ended, busy_seconds=part.busy, times=part.times)
+            return self._conclude(chunk, held, trace)
+        except LostLeaseError:
+            log.warning("chunk %d: somebody else holds or has finished it", claim.chunk)
+            return "lost"
         finally:
             with self._lock:
                 self._held.pop(claim.chunk, None)
 
-    def _analyse(self, chunk: Chunk, number: int, held: Held) -> None:
+    def _conclude(self, chunk: Chunk, held: Held, trace: tracing.ChunkTrace) -> Outcome:
+        """Stores what has become of a chunk, unless it was given up. Raises LostLeaseError."""
+        if self._is_given_up(held):
+            return "lost" if held.lost else "given_back"
+        began = time.monotonic()
+        if chunk.analysis is None:
+            self._settle(chunk, held)
+        elif not self._analyse(chunk, chunk.analysis, held):
+            return "lost" if held.lost else "given_back"
+        trace.stage("store" if chunk.analysis is None else "analyse", began, time.monotonic())
+        return "done"
+
+    def _analyse(self, chunk: Chunk, number: int, held: Held) -> bool:
+        """Does a chunk of an analysis; False when it was given up on the way."""
         analysis = self._in_database(lambda connection: analyses.find(connection, number))
         kind = KINDS[analysis.kind]
         missed: list[ledger.Failure] = []
@@ -246,20 +225,18 @@ class Embedder:
 
         found = self._in_database(find)
         if self._is_given_up(held):
-            return
+            return False
         postponed = self._schedule(chunk, turned_away)
 
         def store(connection: ledger.Connection, chunk: Chunk) -> None:
             kind.store(connection, analysis, chunk.images, found)
 
-        try:
-            self._in_database(
-                lambda connection: ledger.finish_analysis(
-                    connection, chunk, store, missed, self._policy, postponed
-                )
+        self._in_database(
+            lambda connection: ledger.finish_analysis(
+                connection, chunk, store, missed, self._policy, postponed
             )
-        except LostLeaseError:
-            log.warning("chunk %d: somebody else holds or has finished it", held.claim.chunk)
+        )
+        return True
 
     def _schedule(self, chunk: Chunk, turned_away: list[TurnedAway]) -> list[ledger.Postponement]:
         """When images come back that their hosts could not be asked for."""
@@ -275,42 +252,25 @@ class Embedder:
         return held.lost or held.work.cancelled.is_set()
 
     def _settle(self, chunk: Chunk, held: Held) -> None:
-        if not self._is_given_up(held):
-            vectors, failures = held.work.vectors(self._calibration), held.work.failures
-            postponed = self._schedule(chunk, held.work.turned_away)
-            try:
-                with self._pipeline.gauges.busy("store"):
-                    self._in_database(
-                        lambda connection: ledger.finish(
-                            connection, chunk, vectors, failures, self._policy, postponed
-                        )
-                    )
-            except LostLeaseError:
-                log.warning("chunk %d: somebody else holds or has finished it", held.claim.chunk)
-            for failure in failures:
-                log.info("image %s: %s: %s", failure.image.key, failure.reason, failure.detail)
-            for one in postponed:
-                log.info("%d images come back in %.0f s: %s", len(one.images), one.seconds, one.detail)
+        vectors, failures = held.work.vectors(self._calibration), held.work.failures
+        postponed = self._schedule(chunk, held.work.turned_away)
+        with self._pipeline.gauges.busy("store"):
+            self._in_database(
+                lambda connection: ledger.finish(
+                    connection, chunk, vectors, failures, self._policy, postponed
+                )
+            )
+        hosts = held.work.failed_hosts
+        metrics.count_images(chunk, len(vectors), failures, hosts, postponed, self._policy)
+        for failure in failures:
+            key = failure.image.key
+            log.info("image %s: %s: %s", key, failure.reason, failure.detail, extra={"image": key})
+        for one in postponed:
+            log.info("%d images come back in %.0f s: %s", len(one.images), one.seconds, one.detail)
 
     def _in_database(self, step: Callable[[ledger.Connection], Result]) -> Result:
-        """Runs one step of the ledger; a database that is away is waited for, however long.
-
-        A step that was committed unseen is refused by its own fence when it is run again. What the database refuses
-        otherwise, again and again, is given up: the lease of its chunk expires, and that counts as a crash.
-        """
-        refused = _RefusedFor(10 * self._settings.lease_seconds)
-        for attempt in Retrying(
-            retry=retry_if_exception(
-                lambda error: isinstance(error, psycopg.OperationalError) or is_away(error)
-            ),
-            wait=wait_random_exponential(0.2, max=5),
-            sleep=sleep_using_event(self._stopping),
-            stop=refused | stop_when_event_set(self._stopping),
-            reraise=True,
-        ):
-            with attempt, self._pool.connection(CONNECTION_SECONDS) as connection:
-                return step(connection)
-        raise AssertionError("tenacity returns or raises")
+        """Runs one step of the ledger, on a connection of the pool; see `patience`."""
+        return in_database(self._pool, step, 10 * self._settings.lease_seconds, self._stopping)
 
     # Heartbeat and stop -----------------------------------------------------------------------------------------------
 
@@ -328,6 +288,7 @@ class Embedder:
             except ContractError as error:
                 self._leave(error)
             except Exception as error:
+                metrics.MISSED.inc()
                 # Whatever it was: without this thread the worker would lose every chunk, and never know.
                 log.warning("no heartbeat: %s: %s", type(error).__name__, " ".join(str(error).split()))
                 pause = min(HEARTBEAT_RETRY_SECONDS, self._settings.lease_seconds / 3)
@@ -356,6 +317,7 @@ class Embedder:
                     one.lost = True
                     one.work.cancel()
         self._say_how_busy(lifeline)
+        metrics.BEAT.set_to_current_time()
         return lifeline
 
     def _say_how_busy(self, connection: ledger.Connection) -> None:

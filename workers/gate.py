@@ -20,7 +20,7 @@ from lookalike.images import Protocol
 from lookalike.ledger import ChunkImage, Postponement
 from lookalike.settings import HostLimit, Settings
 from workers.alone import Alone
-from workers.line import FULL_SECONDS, RUN, SHORT_PAUSE_SECONDS, Line, Run, Waiting
+from workers.line import FULL_SECONDS, RUN, SHORT_PAUSE_SECONDS, Crowd, Line, Run, Waiting
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -227,6 +227,11 @@ class Gate(Generic[Item]):
                 self._miss_valkey(error)
         with self._using_alone:
             return self._alone.schedule(*asked)
+
+    def look(self) -> Crowd:
+        """Who waits now. Anybody may ask."""
+        with self._lock:
+            return Crowd.of(self._lines.values())
 
     # For visits -------------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,9 @@ Nothing here locks or blocks: the gate does.
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from lookalike.hosts import Demand, Grant
 from lookalike.settings import HostLimit
@@ -256,3 +256,17 @@ class Line(Generic[Item]):
             self._tokens or 0
         )
         return max(1, int(soon / cost))
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """How many images wait for their hosts, and how many hosts are paused, as one worker sees it."""
+
+    waiting: int
+    paused: int
+
+    @classmethod
+    def of(cls, lines: Iterable[Line[Any]]) -> "Crowd":
+        """Those of these lines."""
+        counted = [(len(line), line.is_open) for line in lines]
+        return cls(sum(waiting for waiting, _ in counted), sum(is_open for _, is_open in counted))

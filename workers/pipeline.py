@@ -33,6 +33,7 @@ from workers.gauges import Gauges
 from workers.line import Run
 from workers.network import Encoder, is_fatal
 from workers.network.runtime import available_cores
+from workers.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +67,12 @@ class Encoding:
 class Work:
     """The images of one chunk on their way through the stages, and what became of each."""
 
-    def __init__(self, images: Sequence[ChunkImage]) -> None:
+    def __init__(
+        self, images: Sequence[ChunkImage], *, chunk: int | None = None, timeline: Timeline | None = None
+    ) -> None:
         self.images = images
+        self.chunk = chunk
+        self.timeline = timeline
         self._turned_away: list[TurnedAway] = []
         self._failures: list[tuple[Failure, Host, Run | None]] = []
         self.cancelled = threading.Event()
@@ -111,12 +116,22 @@ class Work:
             if _is_put_off(failure, run)
         ]
 
+    @property
+    def failed_hosts(self) -> dict[int, str]:
+        """The hosts of images without a vector, by the id of the image; empty for files."""
+        return {failure.image.id: host.name for failure, host, _ in self._failures}
+
     def _settle(self, record: Callable[[], None]) -> None:
         with self._lock:
             record()
             self._open -= 1
             if self._open == 0:
                 self._settled.set()
+
+    def note(self, stage: str, began: float) -> None:
+        """Tells the timeline, if there is one, that a stage worked on an image of it from `began` until now."""
+        if self.timeline is not None:
+            self.timeline.note(stage, began, time.monotonic())
 
     def cancel(self) -> None:
         """Gives up: images that have not reached a stage yet skip it, and `wait` returns at once."""
@@ -198,9 +213,18 @@ class Pipeline:
         """Images in a full batch; it may shrink when the device runs out of memory."""
         return self._encoder.batch_size
 
-    def submit(self, images: Sequence[ChunkImage], urgent: bool = False) -> Work:
-        """Starts on the images of a chunk; returns at once. Urgent ones go before all that wait for their host."""
-        work = Work(images)
+    def submit(
+        self,
+        images: Sequence[ChunkImage],
+        urgent: bool = False,
+        *,
+        chunk: int | None = None,
+        timeline: Timeline | None = None,
+    ) -> Work:
+        """Starts on the images of a chunk (its number is for the log); returns at once. `timeline` is told what works
+        on it when. Urgent images go before all that wait for their host.
+        """
+        work = Work(images, chunk=chunk, timeline=timeline)
         with self._count:
             self._upstream += len(images)
         items = [Item(work, index, self._host(image)) for index, image in enumerate(images)]
@@ -240,6 +264,7 @@ class Pipeline:
                     item.visit.withdraw()
                 self._leave(item)
                 continue
+            began = time.monotonic()
             try:
                 with self.gauges.busy(name):
                     step(item)
@@ -247,10 +272,13 @@ class Pipeline:
                 self._fail(item, error)
             except Exception as error:
                 # A stage must outlive any image; an unforeseen error becomes a named failure with its trace in the log.
-                log.exception("image %s", item.work.images[item.index].key)
+                key = item.work.images[item.index].key
+                log.exception("image %s", key, extra={"image": key, "chunk": item.work.chunk})
                 self._fail(item, ImageError(Reason.WORKER_ERROR, f"{type(error).__name__}: {error}"))
             else:
                 pass_on(item)
+            finally:
+                item.work.note(name, began)
 
     def _fetch(self, item: Item) -> None:
         image = item.work.images[item.index]
@@ -268,6 +296,7 @@ class Pipeline:
         finally:
             item.visit.leave()
         item.data, item.checksum = fetched.data, fetched.checksum
+        self.gauges.fetched(item.host.name, len(fetched.data))
 
     def _decode(self, item: Item) -> None:
         preprocessing = self._encoder.preprocessing
@@ -323,8 +352,11 @@ class Pipeline:
 
     def _encode(self, batch: list[Item], pixels: NDArray[np.uint8]) -> None:
         np.stack([item.pixels for item in batch], out=pixels)
+        began = time.monotonic()
         with self.gauges.busy("encode"):
             encoded = self._encoder.encode(pixels)
+        for work in {item.work for item in batch}:
+            work.note("encode", began)
         self.gauges.batch(len(batch), self._encoder.batch_size)
         vectors = encoded.vectors
         labels = None if encoded.classes is None else Labels.best(encoded.classes)

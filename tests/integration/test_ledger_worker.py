@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -18,9 +19,10 @@ from tests.conftest import embedded_settings
 from tests.factories import TINY, checksum, make_images, unit_vector
 from tests.servers import wait_until
 from workers.appearance import Glimpse
-from workers.embedder import WATCHDOG_SECONDS, Embedder, Turns
+from workers.embedder import WATCHDOG_SECONDS, Embedder
 from workers.gauges import STAGES, Gauges
 from workers.pipeline import Encoding, Work
+from workers.turns import Turns
 
 GLIMPSE = Glimpse(1.0, np.zeros((96, 96, 3), np.uint8))
 
@@ -36,8 +38,8 @@ class Pipeline:
         self.let_go = threading.Event()
         self.submitted = 0
 
-    def submit(self, images: Sequence[ChunkImage], urgent: bool = False) -> Work:
-        work = Work(images)
+    def submit(self, images: Sequence[ChunkImage], urgent: bool = False, **told: Any) -> Work:
+        work = Work(images, **told)
         self.submitted += 1
         threading.Thread(target=self._run, args=(work,), daemon=True).start()
         return work

@@ -287,9 +287,9 @@ def test_a_login_that_may_not_settle_rights_is_told_whom_to_ask(server_url: str,
         assert f'grant lookalike_owner to "{conninfo_to_dict(url)["user"]}"' in advice
 
 
-def test_compose_gives_each_program_its_login(server_url: str, database_url: str) -> None:
-    """The script that Postgres runs in docker-compose.yml makes two logins, twice over without harm: a worker cannot
-    become the owner, the orchestrator can."""
+def test_compose_gives_each_program_its_login(server_url: str, database_url: str, tmp_path: Path) -> None:
+    """The script that Postgres runs in docker-compose.yml makes three logins, twice over without harm: only the
+    orchestrator can become the owner."""
     address = conninfo_to_dict(database_url)
     password = "a 'password' with \"quotes\" and \\"
     environment = {
@@ -297,13 +297,14 @@ def test_compose_gives_each_program_its_login(server_url: str, database_url: str
         **{f"PG{name.upper()}": str(address[name]) for name in ("host", "port", "password", "sslmode")},
         "POSTGRES_USER": str(address["user"]),
         "POSTGRES_DB": str(address["dbname"]),
-        "PROGRAMS_PASSWORD": password,
+        "PROGRAMS_PASSWORD_FILE": str(tmp_path / "programs_password"),
     }
+    (tmp_path / "programs_password").write_text(password)
     script = Path(__file__).parents[2] / "infra" / "postgres" / "logins.sh"
     try:
         for _ in range(2):
             subprocess.run(["/bin/sh", script], env=environment, check=True)
-        for login, may in (("worker", False), ("orchestrator", True)):
+        for login, may in (("worker", False), ("explorer", False), ("orchestrator", True)):
             url = make_conninfo(database_url, user=login, password=password)
             with connect(url, application_name="test") as connection:
                 connection.execute("insert into images (key, url) values (current_user, 'file:///x')")
@@ -311,4 +312,4 @@ def test_compose_gives_each_program_its_login(server_url: str, database_url: str
                 assert bool(not_refused(connection, ["set local role lookalike_owner"])) == may
     finally:
         with psycopg.connect(server_url, autocommit=True) as admin:
-            admin.execute("drop role if exists orchestrator, worker")
+            admin.execute("drop role if exists orchestrator, worker, explorer")
