@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     broker_url: SecretStr | None = Field(
         None, validation_alias="BROKER_URL", description="Redis or Valkey; the embedded one when unset"
     )
+    broker_password: SecretStr | None = Field(
+        None, description="the password of the broker, beside a `BROKER_URL` that holds none"
+    )
     home: Path = Field(Path(".lookalike"), description="data of the embedded services, the demo and caches")
     encoder: str = Field("efficientnet-lite0", description="the encoder that images are embedded with")
     device: str = Field(
@@ -118,6 +121,25 @@ class Settings(BaseSettings):
         description="networks that addresses from outside may lead to: `10.1.0.0/16,fd00::/8`, `private`: all of them",
     )
     stop_seconds: float = Field(60, gt=0, description="how long a stopping worker may finish what it holds")
+
+    cloudwatch_namespace: str | None = Field(
+        None,
+        max_length=255,
+        pattern=r"^[A-Za-z0-9._/#: -]+$",
+        description="where `orchestrate` puts its figures in CloudWatch every minute; nowhere when unset",
+    )
+    orchestrator_password: SecretStr | None = Field(
+        None, description="what `migrate --logins` gives to the login `orchestrator`"
+    )
+    worker_password: SecretStr | None = Field(
+        None, description="what `migrate --logins` gives to the login `worker`"
+    )
+    explorer_password: SecretStr | None = Field(
+        None, description="what `migrate --logins` gives to the login `explorer`"
+    )
+    analyst_password: SecretStr | None = Field(
+        None, description="what `migrate --logins` gives to the login `analysts`"
+    )
 
     @field_validator("allow_networks")
     @classmethod
