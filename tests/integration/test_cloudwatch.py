@@ -139,7 +139,7 @@ def test_analyses_count_when_they_can_be_done(archived: Connection, settings: Se
     Publisher(settings.model_copy(update={"index_rows": 10})).step(archived)
     assert published(watch)["Backlog"] == 210
     Publisher(settings).step(archived)
-    assert published(watch)["Backlog"] == 310
+    assert published(watch)["Backlog"] == 530
     assert published(watch)["OpenImages"] == 210
 
 
