@@ -7,7 +7,6 @@ with `down`; nothing here starts or stops a service that is given by DATABASE_UR
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote, urlsplit
 
 from lookalike import daemons, database
 from lookalike.errors import LookalikeError, ServiceError
@@ -53,21 +52,8 @@ def up(settings: Settings) -> Endpoints:
         raise ServiceError(f"the embedded services cannot be started: {error}") from error
     return Endpoints(
         settings.database_url.get_secret_value() if settings.database_url else postgres.url(),
-        broker_address(settings) or valkey.url(),
+        settings.broker_url.get_secret_value() if settings.broker_url else valkey.url(),
     )
-
-
-def broker_address(settings: Settings) -> str | None:
-    """The broker that the settings name, with its password also where that stands beside the address. None: our own."""
-    if settings.broker_url is None:
-        return None
-    address = settings.broker_url.get_secret_value()
-    parts = urlsplit(address)
-    if settings.broker_password is None or parts.password is not None or not parts.netloc:
-        return address
-    user, _, place = parts.netloc.rpartition("@")
-    password = quote(settings.broker_password.get_secret_value(), safe="")
-    return parts._replace(netloc=f"{user.removesuffix(':')}:{password}@{place}").geturl()
 
 
 def _start(wanted: Sequence[Server], home: Path) -> None:
@@ -95,7 +81,9 @@ def status(settings: Settings) -> list[ServiceStatus]:
         _database_status(settings.database_url.get_secret_value())
         if settings.database_url
         else _embedded_status(Postgres(home)),
-        _broker_status(address) if (address := broker_address(settings)) else _embedded_status(Valkey(home)),
+        _broker_status(settings.broker_url.get_secret_value())
+        if settings.broker_url
+        else _embedded_status(Valkey(home)),
     ]
 
 

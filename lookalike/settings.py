@@ -32,9 +32,6 @@ class Settings(BaseSettings):
     broker_url: SecretStr | None = Field(
         None, validation_alias="BROKER_URL", description="Redis or Valkey; the embedded one when unset"
     )
-    broker_password: SecretStr | None = Field(
-        None, description="the password of the broker, beside a `BROKER_URL` that holds none"
-    )
     home: Path = Field(Path(".lookalike"), description="data of the embedded services, the demo and caches")
     encoder: str = Field("efficientnet-lite0", description="the encoder that images are embedded with")
     device: str = Field(
