@@ -8,10 +8,11 @@ import re
 import threading
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 from pgvector.psycopg import register_vector
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 from tenacity import (
     RetryCallState,
@@ -121,6 +122,17 @@ def is_away(error: BaseException) -> bool:
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
     return error.sqlstate.startswith(_AWAY)
+
+
+def with_password(url: str, password: str) -> str:
+    """Returns an address of Postgres or of the broker with this password, as it is, unless it has one of its own."""
+    if found := re.match(r"([a-z][\w+.-]*://)(?:([^/?#@]*)@)?(.*)", url, re.IGNORECASE | re.DOTALL):
+        start, user, rest = found.groups(default="")
+        given = ":" in user or re.search(r"[?&]password=", rest)
+        return url if given else f"{start}{user}:{quote(password, safe='')}@{rest}"
+    with suppress(psycopg.Error):  # whoever connects says what is wrong with it
+        return url if "password" in conninfo_to_dict(url) else make_conninfo(url, password=password)
+    return url
 
 
 def mask(url: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from lookalike import daemons, database
 from lookalike.errors import LookalikeError, ServiceError
 from lookalike.servers import START_SECONDS, Postgres, Server, Valkey
@@ -51,9 +53,18 @@ def up(settings: Settings) -> Endpoints:
     except OSError as error:
         raise ServiceError(f"the embedded services cannot be started: {error}") from error
     return Endpoints(
-        settings.database_url.get_secret_value() if settings.database_url else postgres.url(),
-        settings.broker_url.get_secret_value() if settings.broker_url else valkey.url(),
+        _given(settings.database_url, settings.database_password) or postgres.url(),
+        _given(settings.broker_url, settings.broker_password) or valkey.url(),
     )
+
+
+def _given(url: SecretStr | None, password: SecretStr | None) -> str | None:
+    """The operator's address, with the password that stands beside it."""
+    if url is None:
+        return None
+    if password is None:
+        return url.get_secret_value()
+    return database.with_password(url.get_secret_value(), password.get_secret_value())
 
 
 def _start(wanted: Sequence[Server], home: Path) -> None:
@@ -77,13 +88,11 @@ def down(settings: Settings) -> None:
 def status(settings: Settings) -> list[ServiceStatus]:
     """Returns what runs, starting nothing: the database first, then the broker."""
     home = settings.home.resolve()
+    database_url = _given(settings.database_url, settings.database_password)
+    broker_url = _given(settings.broker_url, settings.broker_password)
     return [
-        _database_status(settings.database_url.get_secret_value())
-        if settings.database_url
-        else _embedded_status(Postgres(home)),
-        _broker_status(settings.broker_url.get_secret_value())
-        if settings.broker_url
-        else _embedded_status(Valkey(home)),
+        _database_status(database_url) if database_url else _embedded_status(Postgres(home)),
+        _broker_status(broker_url) if broker_url else _embedded_status(Valkey(home)),
     ]
 
 

@@ -32,6 +32,16 @@ class Settings(BaseSettings):
     broker_url: SecretStr | None = Field(
         None, validation_alias="BROKER_URL", description="Redis or Valkey; the embedded one when unset"
     )
+    database_password: SecretStr | None = Field(
+        None,
+        validation_alias="DATABASE_PASSWORD",
+        description="the password for DATABASE_URL when that has none; any characters, as they are",
+    )
+    broker_password: SecretStr | None = Field(
+        None,
+        validation_alias="BROKER_PASSWORD",
+        description="the password for BROKER_URL when that has none",
+    )
     home: Path = Field(Path(".lookalike"), description="data of the embedded services, the demo and caches")
     encoder: str = Field("efficientnet-lite0", description="the encoder that images are embedded with")
     device: str = Field(
