@@ -116,6 +116,37 @@ def test_each_program_reads_its_own_secrets_alone() -> None:
         assert {each["Ref"] for each in statement["Resource"]} == given
 
 
+def test_a_program_may_do_no_more_than_it_needs() -> None:
+    """A worker reads images and nothing else; only the orchestrator takes messages and publishes figures."""
+    policies = {
+        name.split(".")[1]: policy["Properties"] for name, policy in resources("AWS::IAM::ManagedPolicy")
+    }
+
+    def allowed(role: dict[str, Any]) -> set[str]:
+        parts = [
+            *role.get("Policies", []),
+            *(policies[arn["Ref"]] for arn in role.get("ManagedPolicyArns", [])),
+        ]
+        actions = [each["Action"] for part in parts for each in part["PolicyDocument"]["Statement"]]
+        return {name for each in actions for name in ([each] if isinstance(each, str) else each)}
+
+    roles = {
+        name: allowed(role["Properties"])
+        for name, role in resources("AWS::IAM::Role")
+        if name not in FOREIGN_POLICIES
+    }
+    images = {"s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
+    queue = {"sqs:GetQueueUrl", "sqs:ReceiveMessage", "sqs:DeleteMessage"}
+    programs = {name: actions for name, actions in roles.items() if "StartRole" not in name}
+    assert programs == {
+        "services.OrchestratorRole": images | queue | {"cloudwatch:PutMetricData"},
+        "services.ExplorerRole": images,
+        "workers.WorkerRole": images,
+    }
+    migrate = next(task for name, task in resources("AWS::ECS::TaskDefinition") if name == "services.Migrate")
+    assert "TaskRoleArn" not in migrate["Properties"]
+
+
 def test_secrets_are_in_secrets_manager() -> None:
     """No parameter is a secret, no container has one among its plain variables, and passwords stand in no address."""
     for template in NAMES:
@@ -165,6 +196,10 @@ def test_disks_are_encrypted() -> None:
         properties = database["Properties"]
         assert properties.get("StorageEncrypted") is True or "SourceDBInstanceIdentifier" in properties, name
         assert properties["PubliclyAccessible"] is False
+        # Whoever deletes the stack has a snapshot left.
+        assert database["DeletionPolicy"] == (
+            "Delete" if "SourceDBInstanceIdentifier" in properties else "Snapshot"
+        )
     for _, machine in resources("AWS::EC2::LaunchTemplate"):
         data = machine["Properties"]["LaunchTemplateData"]
         assert [each["Ebs"]["Encrypted"] for each in data["BlockDeviceMappings"]] == [True]
