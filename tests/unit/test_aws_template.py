@@ -231,6 +231,9 @@ def test_only_the_load_balancer_is_open() -> None:
     analysts = read_template(ROOT)["Parameters"]["AnalystNetwork"]
     assert analysts["Default"] == ""
     assert not re.fullmatch(analysts["AllowedPattern"], "0.0.0.0/0")
+    assert not [
+        name for name, each in resources("AWS::EC2::Subnet") if each["Properties"]["MapPublicIpOnLaunch"]
+    ]
     assert [each["Properties"]["Port"] for _, each in resources("AWS::ElasticLoadBalancingV2::Listener")] == [
         443
     ]
