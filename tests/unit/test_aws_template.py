@@ -31,7 +31,8 @@ CHECKOUT = FOLDER.parents[1]
 WILDCARDS = {
     "keys.Key/AccountOwnsKey": "without it nobody could ever change the key again; AWS's own default",
     "keys.Key/LogsUseKey": "the resource of a key's policy is the key",
-    "keys.Key/EventsAndAlarmsUseKey": "the resource of a key's policy is the key",
+    "keys.Key/EventsUseKey": "the resource of a key's policy is the key",
+    "keys.Key/AlarmsUseKey": "the resource of a key's policy is the key",
     "services.StartPolicy/RegistryToken": "ecr:GetAuthorizationToken knows no resource",
     "services.OrchestratorRole/Metrics": "cloudwatch:PutMetricData knows no resource; a condition names the namespace",
 }
@@ -388,9 +389,7 @@ def test_readme_documents_every_parameter_and_command() -> None:
     for word in shlex.split("\n".join(blocks), comments=True):
         if (found := re.search(r"infra/[\w./-]+", word)) and not word.endswith("packaged.yaml"):
             assert (CHECKOUT / found[0]).exists(), word
-    for output in re.findall(r"OutputKey==`(\w+)`", readme) + re.findall(
-        r"\boutput (\w+)", "\n".join(blocks)
-    ):
+    for output in re.findall(r"OutputKey==`(\w+)`", readme) + re.findall(r"outputs? `(\w+)`", readme):
         assert output in root["Outputs"], output
 
 
