@@ -30,7 +30,8 @@ check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/hadolint infra/docker/*.Dockerfile
+	$(BIN)/hadolint infra/docker/*.Dockerfile infra/aws/Dockerfile
+	$(BIN)/cfn-lint
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)

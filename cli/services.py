@@ -1,11 +1,15 @@
 """`lookalike services` and `lookalike migrate`: the embedded servers and the schema."""
 
+from typing import Annotated
+
 import typer
 
 from cli import output
 from cli.options import Json
 from cli.session import open_session
 from lookalike import services
+from lookalike.database import connect
+from lookalike.logins import chosen_passwords, give_logins
 from lookalike.migrate import migrate as apply_migrations
 from lookalike.settings import load_settings
 
@@ -45,14 +49,32 @@ def _print_services() -> None:
     output.print_table("", ("service", "state", "pid", "version", "data", ""), rows)
 
 
-def migrate(as_json: Json = False) -> None:
+def migrate(
+    logins: Annotated[
+        bool,
+        typer.Option(
+            "--logins",
+            help="Then give the programs their logins, with the passwords that the settings have; to be run by an"
+            " administrator of the database.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Brings the database to this version of lookalike. Safe to repeat and to run twice at once."""
     settings = load_settings()
+    passwords = chosen_passwords(settings) if logins else {}
+    database_url = services.up(settings).database_url
     advice: list[str] = []
-    applied = apply_migrations(services.up(settings).database_url, advise=advice.append)
+    applied = apply_migrations(database_url, advise=advice.append)
+    given: list[str] = []
+    if passwords:
+        with connect(database_url, application_name="lookalike migrate") as connection:
+            given = give_logins(connection, passwords)
     if as_json:
-        output.print_json({"applied": applied, "advice": advice})
-    else:
-        print("\n".join(f"applied {name}" for name in applied) or "nothing to apply")
-        for line in advice:
-            output.errors.print(line, highlight=False, soft_wrap=True)
+        output.print_json({"applied": applied, "advice": advice, "logins": given})
+        return
+    print("\n".join(f"applied {name}" for name in applied) or "nothing to apply")
+    if given:
+        print(f"logins: {', '.join(given)}")
+    for line in advice:
+        output.errors.print(line, highlight=False, soft_wrap=True)

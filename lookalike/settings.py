@@ -151,6 +151,24 @@ class Settings(BaseSettings):
         pattern=r"^https?://",
         description="where traces go, as in `http://localhost:4318`; needs `lookalike[tracing]`; none when unset",
     )
+    cloudwatch_namespace: str | None = Field(
+        None,
+        max_length=255,
+        pattern=r"^[A-Za-z0-9._/#: -]+$",
+        description="where `orchestrate` puts its figures in CloudWatch every minute; nowhere when unset",
+    )
+    orchestrator_password: SecretStr | None = Field(
+        None, description="what `migrate --logins` gives to the login `orchestrator`"
+    )
+    worker_password: SecretStr | None = Field(
+        None, description="what `migrate --logins` gives to the login `worker`"
+    )
+    explorer_password: SecretStr | None = Field(
+        None, description="what `migrate --logins` gives to the login `explorer`"
+    )
+    analyst_password: SecretStr | None = Field(
+        None, description="what `migrate --logins` gives to the login `analysts`"
+    )
 
     @field_validator("allow_networks")
     @classmethod

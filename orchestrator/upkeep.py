@@ -1,4 +1,4 @@
-"""What an archive needs from time to time: an index after a backfill, and analyses summed up when they are done.
+"""What an archive needs from time to time: an index after a backfill, analyses summed up, its figures published.
 
 It runs beside the dispatcher, which must not wait for it, on connections of its own. Any number may run.
 """
@@ -15,12 +15,14 @@ from lookalike import books, index, kinds, unwanted
 from lookalike.errors import LookalikeError
 from lookalike.index import Connection, Progress
 from lookalike.settings import Settings
+from orchestrator.cloudwatch import Publisher
 
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 2.0
 INDEX_SECONDS = 60.0
 UNWANTED_SECONDS = 600.0
+PUBLISH_SECONDS = 60.0
 # Server processes that help to build an index.
 HELPERS = 2
 # A check compares its queries with so many vectors in all: more would take hours in a large archive.
@@ -38,6 +40,8 @@ def keeping_up(settings: Settings, connect: Callable[[], Connection]) -> Iterato
         "unwanted": (UNWANTED_SECONDS, partial(refresh_unwanted, settings)),
         "index": (INDEX_SECONDS, partial(build_due_indexes, settings, connect, stop=stop)),
     }
+    if settings.cloudwatch_namespace is not None:
+        steps["cloudwatch"] = (PUBLISH_SECONDS, Publisher(settings).step)
     threads = [
         threading.Thread(
             target=_repeat, args=(name, *step, connect, stop), name=f"upkeep-{name}", daemon=True
