@@ -12,6 +12,8 @@ from bench import (
     datapath,
     duplicates,
     events,
+    explorer,
+    explorer_uploads,
     fidelity,
     hosts,
     ledger,
@@ -65,7 +67,12 @@ SEARCH: dict[str, Callable[[Settings], None]] = {
     "duplicates": duplicates.run,
     "search-million": search.run_million,
 }
-BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **INTAKE, **SEARCH}
+# What `make bench-explorer` runs; it shares its archive with those of search.
+EXPLORER: dict[str, Callable[[Settings], None]] = {
+    "explorer": explorer.run,
+    "explorer-uploads": explorer_uploads.run,
+}
+BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **INTAKE, **SEARCH, **EXPLORER}
 
 
 def main() -> None:

@@ -22,10 +22,11 @@ SQL_FILES = sorted(path.stem for path in (ROOT / "lookalike" / "sql").glob("*.sq
         "orchestrator.intake",
         "orchestrator.sources",
         "cli.main",
+        "explorer.app",
     ],
 )
 def test_torch_stays_out(module: str) -> None:
-    """The orchestrator, and the command that starts it, import neither torch nor Pillow, which its image lacks."""
+    """Orchestrator, explorer and the command that starts them import no torch and no Pillow: their image has none."""
     code = f"import sys, {module}; print([m for m in ('torch', 'PIL', 'pycurl', 'simplejpeg') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -34,7 +35,7 @@ def test_torch_stays_out(module: str) -> None:
 @pytest.mark.parametrize("file", SQL_FILES)
 def test_every_query_says_what_it_does_and_is_used(file: str) -> None:
     """Each named statement begins with a sentence, and some module names it."""
-    layers = (ROOT / "lookalike", ROOT / "orchestrator")
+    layers = (ROOT / "lookalike", ROOT / "orchestrator", ROOT / "explorer")
     code = "\n".join(path.read_text() for layer in layers for path in layer.rglob("*.py"))
     for name, statement in load_queries(file).items():
         assert statement.startswith("-- "), name
