@@ -117,6 +117,11 @@ class Settings(BaseSettings):
         None,
         description="networks that addresses from outside may lead to: `10.1.0.0/16,fd00::/8`, `private`: all of them",
     )
+    thumbnails: str | None = Field(
+        None,
+        description="where workers keep thumbnails for the explorer: `database`, `s3://bucket/prefix`, a folder; `local`:"
+        " `database`, of this machine's files alone, as `lookalike run` does on its own Postgres when unset; `off`",
+    )
     stop_seconds: float = Field(60, gt=0, description="how long a stopping worker may finish what it holds")
 
     @field_validator("allow_networks")

@@ -38,10 +38,13 @@ from lookalike.ledger import Chunk, Lease
 from lookalike.migrate import missing
 from lookalike.services import Endpoints
 from lookalike.settings import Settings
+from lookalike.thumbnails import open_cache
 from workers.fetch import Fetcher
 from workers.gate import TurnedAway
+from workers.keeping import Keeper
 from workers.network import Fingerprint, check_fingerprint, load_encoder
 from workers.pipeline import Pipeline, Work
+from workers.thumbnail import missed
 from workers.turned import TurnedEmbedder
 
 log = logging.getLogger(__name__)
@@ -130,6 +133,7 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
     """
     database_url = endpoints.database_url
     spec = find_encoder(settings.encoder)
+    cache = open_cache(settings)
     encoder = load_encoder(spec.name, settings)
     lifeline = await_connection(database_url, application_name="lookalike worker")
     if files := missing(lifeline):
@@ -150,7 +154,7 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
     fetcher = Fetcher(settings)
     pipeline = Pipeline(settings, fetcher, encoder, _share_hosts(endpoints.broker_url, name))
     turned = TurnedEmbedder(settings, fetcher, pipeline.gate, encoder, calibration)
-    embedder = Embedder(settings, name, pool, pipeline, calibration, turned)
+    embedder = Embedder(settings, name, pool, pipeline, calibration, turned, Keeper(cache, pool))
     threading.Thread(
         target=embedder.heartbeat, args=(lifeline, database_url), name="heartbeat", daemon=True
     ).start()
@@ -178,8 +182,10 @@ class Embedder:
         pipeline: Pipeline,
         calibration: Calibration,
         turned: TurnedEmbedder,
+        keeper: Keeper | None = None,
     ) -> None:
         self._settings = settings
+        self._keeper = keeper or Keeper(None, pool)
         self._turned = turned
         self.name = name
         self._pool = pool
@@ -212,7 +218,7 @@ class Embedder:
             return
         # An analysis has vectors already: there is nothing to wait for.
         work = (
-            self._pipeline.submit(chunk.images, chunk.lane == "events")
+            self._pipeline.submit(chunk.images, chunk.lane == "events", self._keeper.wanted(chunk.images))
             if chunk.analysis is None
             else Work([])
         )
@@ -285,6 +291,7 @@ class Embedder:
                             connection, chunk, vectors, failures, self._policy, postponed
                         )
                     )
+                    self._keeper.keep(held.work.thumbnails)
             except LostLeaseError:
                 log.warning("chunk %d: somebody else holds or has finished it", held.claim.chunk)
             for failure in failures:
@@ -374,6 +381,7 @@ class Embedder:
                 seconds=reading.seconds,
                 batch_fill=reading.batch_fill,
                 refused=refusals.count,
+                thumbnails_missed=missed.count,
                 **{f"{stage}_busy": share for stage, share in reading.shares.items()},
             ),
         )

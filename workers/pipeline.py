@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from lookalike.hosts import SharedHosts
 from lookalike.ledger import ChunkImage, Failure
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
+from lookalike.thumbnails import Thumbnail
 from lookalike.vectors import Labels, Vectors
 from workers.appearance import Glimpse, appearances_of
 from workers.budget import Budget, Share
@@ -64,10 +65,14 @@ class Encoding:
 
 
 class Work:
-    """The images of one chunk on their way through the stages, and what became of each."""
+    """The images of one chunk on their way through the stages, and what became of each.
 
-    def __init__(self, images: Sequence[ChunkImage]) -> None:
+    `pictured` are the ids of those of which a thumbnail is wanted.
+    """
+
+    def __init__(self, images: Sequence[ChunkImage], pictured: Collection[int] = ()) -> None:
         self.images = images
+        self.pictured = pictured
         self._turned_away: list[TurnedAway] = []
         self._failures: list[tuple[Failure, Host, Run | None]] = []
         self.cancelled = threading.Event()
@@ -144,6 +149,14 @@ class Work:
             appearances_of([one.glimpse for one in encodings]),
         )
 
+    def thumbnails(self) -> list[Thumbnail]:
+        """Those that were made."""
+        return [
+            Thumbnail(self.images[index].id, self.images[index].revision, one.glimpse.thumbnail)
+            for index, one in self._vectors.items()
+            if one.glimpse.thumbnail is not None
+        ]
+
 
 @dataclass(slots=True)
 class Item:
@@ -198,9 +211,14 @@ class Pipeline:
         """Images in a full batch; it may shrink when the device runs out of memory."""
         return self._encoder.batch_size
 
-    def submit(self, images: Sequence[ChunkImage], urgent: bool = False) -> Work:
-        """Starts on the images of a chunk; returns at once. Urgent ones go before all that wait for their host."""
-        work = Work(images)
+    def submit(
+        self, images: Sequence[ChunkImage], urgent: bool = False, pictured: Collection[int] = ()
+    ) -> Work:
+        """Starts on the images of a chunk; returns at once. Urgent ones go before all that wait for their host.
+
+        `pictured` are the ids of those of which a thumbnail is wanted.
+        """
+        work = Work(images, pictured)
         with self._count:
             self._upstream += len(images)
         items = [Item(work, index, self._host(image)) for index, image in enumerate(images)]
@@ -272,7 +290,10 @@ class Pipeline:
     def _decode(self, item: Item) -> None:
         preprocessing = self._encoder.preprocessing
         item.pixels = np.empty((preprocessing.crop, preprocessing.crop, 3), np.uint8)
-        item.glimpse = decode(item.data, preprocessing, item.pixels, self._settings.max_pixels)
+        pictured = item.work.images[item.index].id in item.work.pictured
+        item.glimpse = decode(
+            item.data, preprocessing, item.pixels, self._settings.max_pixels, thumbnail=pictured
+        )
         item.data = b""
 
     def _hand_over(self, item: Item) -> None:

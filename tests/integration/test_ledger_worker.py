@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,9 @@ class Pipeline:
         self.let_go = threading.Event()
         self.submitted = 0
 
-    def submit(self, images: Sequence[ChunkImage], urgent: bool = False) -> Work:
+    def submit(
+        self, images: Sequence[ChunkImage], urgent: bool = False, pictured: Collection[int] = ()
+    ) -> Work:
         work = Work(images)
         self.submitted += 1
         threading.Thread(target=self._run, args=(work,), daemon=True).start()
