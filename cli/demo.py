@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -47,6 +48,10 @@ def run_demo(session: Session, folder: Path | None = None) -> None:
             "no photographs: pip install 'lookalike[local]', or name a folder with --images"
         )
     make_copies(originals, home)
+    if session.settings.database_url is None and session.settings.thumbnails is None:
+        # The server of the photographs ends with the demo: later, `lookalike serve` shows what was kept of them.
+        kept = session.settings.model_copy(update={"thumbnails": "database"})
+        session = replace(session, settings=kept)
     with serving(home) as address:
         table = write_table(home, address)
         output.errors.print(f"{len(originals)} photographs and their copies are served at {address}")

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from fastapi import FastAPI
 
+from explorer import showing
 from explorer.api import routers
 from explorer.archive import Archive
 from explorer.paths import ApiPaths
@@ -45,6 +46,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     add_problem_handlers(app)
     for router in routers():
         app.include_router(router, prefix=API)
+    showing.mount(app)
     _add_pages(app)
     app.add_middleware(ApiPaths, api=API)
     return app

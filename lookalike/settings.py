@@ -119,8 +119,9 @@ class Settings(BaseSettings):
     )
     thumbnails: str | None = Field(
         None,
-        description="where workers keep thumbnails for the explorer: `database`, `s3://bucket/prefix`, a folder; `local`:"
-        " `database`, of this machine's files alone, as `lookalike run` does on its own Postgres when unset; `off`",
+        description="where workers keep thumbnails for the explorer: `database`, `s3://bucket/prefix`, a folder;"
+        " `local`: `database`, for files of this machine alone, which `lookalike run` does with its own Postgres;"
+        " `off`, or unset: nowhere",
     )
     stop_seconds: float = Field(60, gt=0, description="how long a stopping worker may finish what it holds")
 

@@ -3,7 +3,6 @@
 Names are those of lookalike/thumbnails.py, which checks them; files are written once and never changed.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -124,4 +123,4 @@ def open_place(address: str) -> Place:
         raise ConfigurationError(
             "LOOKALIKE_THUMBNAILS: write off, local, database, s3://bucket/prefix, or a folder"
         )
-    return Folder(Path(os.path.abspath(Path(address).expanduser())))
+    return Folder(Path(address).expanduser().absolute())

@@ -27,6 +27,11 @@ comment on column thumbnails.name is 'The name of the file in its place; no othe
 comment on column thumbnails.jpeg is 'The file.';
 comment on column thumbnails.stored_at is 'When it was stored.';
 
+create function thumbnail_of(image bigint) returns integer
+language sql stable parallel safe
+return (select t.revision from lookalike.thumbnails t where t.image_id = image);
+comment on function thumbnail_of is 'The revision that the thumbnail of an image was made from; null where it has none.';
+
 create table thumbnail_leftovers (
     place  text not null,
     name   text not null,
@@ -107,5 +112,6 @@ set search_path to lookalike, public;
 drop table map_points, maps;
 alter table workers drop column thumbnails_missed;
 drop trigger image_is_closed on images;
+drop function thumbnail_of;
 drop table thumbnails, thumbnail_leftovers;
 drop function drop_thumbnail, leave_thumbnail, is_open;

@@ -1,7 +1,7 @@
 """Keeps the thumbnails that were made of a chunk's images, after the chunk is settled. It never fails a chunk.
 
-What is missed, be it that the database or the bucket is away, is logged and counted; `lookalike thumbnails make` makes it
-good.
+What is missed, be it that the database or the bucket is away, is logged and counted; `lookalike thumbnails make` makes
+it good.
 """
 
 import logging
