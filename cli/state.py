@@ -162,7 +162,8 @@ def print_workers(workers: list[dict[str, Any]]) -> None:
     for w in workers:
         if w["thumbnails_missed"]:
             output.console.print(
-                f"{w['name']} missed {w['thumbnails_missed']:,} thumbnails: its log says why; `lookalike thumbnails make`",
+                f"{w['name']} missed {w['thumbnails_missed']:,} thumbnails, and its log says why:"
+                " `lookalike thumbnails make`",
                 highlight=False,
             )
         if w["refused"]:

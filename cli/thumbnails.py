@@ -75,8 +75,8 @@ def thumbnails_remove(
     place: Annotated[str, typer.Argument(help="database, or a place as `status` names it.")],
     as_json: Json = False,
 ) -> None:
-    """Takes away all thumbnails of a place. Their files go as well, now or by an orchestrator, where LOOKALIKE_THUMBNAILS
-    names that place."""
+    """Takes away all thumbnails of a place. Their files go as well, now or by an orchestrator, where
+    LOOKALIKE_THUMBNAILS names that place."""
     session = open_session()
     with session.connect() as connection:
         removed = sum(thumbnails.remove(connection, place))

@@ -33,7 +33,7 @@ def mount(app: FastAPI) -> None:
 
 @router.get("/thumbnails/{key:path}", response_class=Response)
 def show(request: Request, archive: AnArchive, key: str, v: str | None = None) -> Response:
-    """A JPEG; or a redirect to who shows the image; or 404 with an SVG of its colours, which a page can show as well."""
+    """A JPEG; or a redirect to who shows the image; or 404 with an SVG of its colours, for a page to show."""
     if "\0" in key:
         return _draw(None)
     with archive.reading() as connection:
