@@ -1,0 +1,82 @@
+"""All classes of an image, as the network tells them: computed when somebody asks, and kept in memory for a while.
+
+Stored are the five best. The rest needs the picture again, and the network: one image at a time, because a page is no
+reason to keep others from searching.
+"""
+
+import threading
+from collections import OrderedDict
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explorer.records import ImageRecord
+from lookalike.encoders import class_names, find_encoder
+from lookalike.errors import EncoderError, ImageError
+from lookalike.search import KnownImage
+from lookalike.settings import Settings
+
+KEPT = 512
+# Somebody else's picture may take long to come.
+WAIT_SECONDS = 20.0
+
+
+class Unavailable(Exception):
+    """The classes of the image cannot be told now."""
+
+
+class Classes:
+    """The probabilities of the classes of the images that were looked at last."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._kept: OrderedDict[tuple[str, str, str], NDArray[np.float32]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._turn = threading.Lock()
+
+    def tell(self, image: KnownImage, record: ImageRecord, encoder: str) -> NDArray[np.float32]:
+        """The probabilities (classes,). Raises Unavailable, which says why in words for a page."""
+        if not find_encoder(encoder).classifies:
+            raise Unavailable(f"{encoder} compares pictures without naming what they show.")
+        asked = (encoder, image.key, f"{image.url} {record.changed_at}")
+        with self._lock:
+            if asked in self._kept:
+                self._kept.move_to_end(asked)
+                return self._kept[asked]
+        if find_spec("torch") is None:
+            raise Unavailable("The classes need the network, which is not installed here (the extra `worker`).")
+        if not self._turn.acquire(timeout=WAIT_SECONDS):
+            raise Unavailable("The network is busy with other pictures: look again in a moment.")
+        try:
+            told = self._compute(image, encoder)
+        finally:
+            self._turn.release()
+        with self._lock:
+            self._kept[asked] = told
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return told
+
+    def _compute(self, image: KnownImage, encoder: str) -> NDArray[np.float32]:
+        # Loads torch, which the rest of the explorer does without.
+        from workers.picture import classify_picture
+
+        try:
+            return classify_picture(image.url, image.protocol, encoder, self._settings, outside=image.outside)
+        except ImageError as error:
+            raise Unavailable(f"The picture cannot be had now ({error.reason.replace('_', ' ')}).") from None
+        except EncoderError as error:
+            raise Unavailable(f"The network cannot be loaded here: {error}") from None
+
+
+def from_labels(record: ImageRecord, encoder: str) -> NDArray[np.float32] | None:
+    """The stored labels as probabilities (classes,), NaN where none is stored; None without labels."""
+    numbers = {name: number for number, name in reversed(list(enumerate(class_names(encoder))))}
+    known = [(numbers[one.label], one.probability) for one in record.labels if one.label in numbers]
+    if not known:
+        return None
+    probabilities = np.full(len(class_names(encoder)), np.nan, np.float32)
+    for number, probability in known:
+        probabilities[number] = probability
+    return probabilities
