@@ -15,6 +15,7 @@ from cli.duplicates import duplicates_app
 from cli.encoders import encoders_app
 from cli.index import index_app
 from cli.ready import ready
+from cli.serve import serve
 from cli.services import migrate, services_app
 from cli.unwanted import unwanted_app
 from lookalike import __version__
@@ -35,6 +36,7 @@ for command in (
     work.plan,
     work.orchestrate,
     work.worker,
+    serve,
     ready,
     state.status,
     audit,

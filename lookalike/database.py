@@ -6,6 +6,7 @@ No error and no log line from here ever holds a password.
 import logging
 import re
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -88,16 +89,27 @@ def _log_pause(state: RetryCallState) -> None:
 
 
 def make_pool(
-    database_url: str, *, application_name: str, max_size: int, min_size: int = 1
+    database_url: str,
+    *,
+    application_name: str,
+    max_size: int,
+    min_size: int = 1,
+    prepare: Callable[[Connection], None] = lambda _: None,
 ) -> ConnectionPool[Connection]:
     """Returns a closed pool of connections as `connect` makes them, in autocommit mode; `with` opens it.
 
-    A connection is checked before it is lent out: a restarted server costs a reconnection and no error.
+    A connection is checked before it is lent out: a restarted server costs a reconnection and no error. `prepare` is
+    called with every new one.
     """
+
+    def configure(connection: Connection) -> None:
+        _prepare(connection)
+        prepare(connection)
+
     return ConnectionPool(
         kwargs={**_parameters(database_url, application_name), "autocommit": True},
         connection_class=Connection,
-        configure=_prepare,
+        configure=configure,
         check=ConnectionPool.check_connection,
         min_size=min_size,
         max_size=max_size,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 from psycopg import sql
 from psycopg.rows import class_row, scalar_row
+from psycopg.types.json import Jsonb
 
 from lookalike import analyses
 from lookalike.analyses import Analysis, TurnedVectors
@@ -239,11 +240,8 @@ def mark(connection: Connection, first: str, second: str, same: bool, by: str) -
     a, b = sorted((find_image(connection, first).id, find_image(connection, second).id))
     if a == b:
         raise ConfigurationError(f"{first} is one image: name two")
-    with connection.transaction(), connection.cursor(row_factory=scalar_row) as cursor:
-        hold_deletions(connection)
-        encoders = cursor.execute("select name from encoders order by name").fetchall()
-        for encoder in encoders:
-            connection.execute(QUERIES["lock_groups"], {"encoder": encoder})
+    with connection.transaction():
+        encoders = _lock_all(connection)
         connection.execute(QUERIES["mark"], {"a": a, "b": b, "same": same, "by": by})
         if not same:
             connection.execute(QUERIES["delete_pair"], {"a": a, "b": b})
@@ -252,6 +250,28 @@ def mark(connection: Connection, first: str, second: str, same: bool, by: str) -
                 link(connection, encoder, [(a, b)])
             else:
                 relink(connection, encoder, {a, b})
+
+
+def unmark(connection: Connection, a: int, b: int, pairs: Sequence[dict[str, Any]]) -> None:
+    """Takes back what somebody said of two images, a < b by id; `pairs` are rows that the word had deleted."""
+    with connection.transaction():
+        encoders = _lock_all(connection)
+        connection.execute(QUERIES["unmark"], {"a": a, "b": b})
+        connection.execute(QUERIES["restore_pairs"], {"pairs": Jsonb(pairs)})
+        for encoder in encoders:
+            relink(connection, encoder, {a, b})
+            if any(pair["encoder"] == encoder for pair in pairs):
+                link(connection, encoder, [(a, b)])
+
+
+def _lock_all(connection: Connection) -> list[str]:
+    """Keeps deletions and others who change groups out, until the transaction ends. Returns the encoders."""
+    hold_deletions(connection)
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        encoders: list[str] = cursor.execute("select name from encoders order by name").fetchall()
+    for encoder in encoders:
+        connection.execute(QUERIES["lock_groups"], {"encoder": encoder})
+    return encoders
 
 
 def learn(connection: Connection, encoder: str, precision: float) -> tuple[list[Threshold], Threshold | None]:

@@ -8,8 +8,11 @@ LookalikeError
 │   └── ForbiddenAddressError   it names an address that outsiders may not have us reach
 ├── UnknownEventError       a message of a queue is of no known kind
 ├── UnknownImageError       no image has this key, or it has no vector
+│   └── NotEmbeddedError        it is registered, and has no vector
 ├── UnknownClusterError     no cluster has this number
 ├── UnknownSetError         no set of unwanted images has this name
+├── UnknownDecisionError    no decision has this number
+├── OutdatedDecisionError   it cannot be taken back any more
 ├── EncoderError            an encoder cannot be used
 │   ├── UnknownEncoderError
 │   ├── WeightsError        its weights cannot be had
@@ -58,12 +61,24 @@ class UnknownImageError(LookalikeError):
     """No image has this key, or it has no vector yet."""
 
 
+class NotEmbeddedError(UnknownImageError):
+    """The image is registered, and has no vector yet."""
+
+
 class UnknownClusterError(LookalikeError):
     """No cluster has this number."""
 
 
 class UnknownSetError(LookalikeError):
     """No set of unwanted images has this name."""
+
+
+class UnknownDecisionError(LookalikeError):
+    """No decision has this number."""
+
+
+class OutdatedDecisionError(LookalikeError):
+    """The decision cannot be taken back: it was already, or something else was decided since."""
 
 
 class EncoderError(LookalikeError):

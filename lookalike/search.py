@@ -1,6 +1,7 @@
 """Similarity queries from Python: thin calls of the SQL functions, which hold all the logic."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg.rows import class_row
 
-from lookalike.errors import ConfigurationError, UnknownEncoderError, UnknownImageError
+from lookalike.errors import ConfigurationError, NotEmbeddedError, UnknownEncoderError, UnknownImageError
 from lookalike.images import Protocol
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -115,12 +116,20 @@ def by_colour(
 
 
 def _neighbours(connection: Connection, call: str, arguments: Sequence[object]) -> list[Neighbour]:
+    with answering(), connection.cursor(row_factory=class_row(Neighbour)) as cursor:
+        return cursor.execute(f"select * from {call}".encode(), arguments).fetchall()  # noqa: S608 - our own text
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Has what the SQL functions refuse raised as errors of ours, for the time of the block."""
     try:
-        with connection.cursor(row_factory=class_row(Neighbour)) as cursor:
-            return cursor.execute(f"select * from {call}".encode(), arguments).fetchall()  # noqa: S608 - our own text
+        yield
     except psycopg.errors.NoDataFound as error:
-        wrong = UnknownEncoderError if "no encoder" in str(error) else UnknownImageError
-        raise wrong(_sentence(error)) from None
+        said = _sentence(error)
+        if "no encoder" in said:
+            raise UnknownEncoderError(said) from None
+        raise (NotEmbeddedError if "It is registered" in said else UnknownImageError)(said) from None
     except psycopg.errors.InvalidParameterValue as error:
         raise ConfigurationError(_sentence(error)) from None
 

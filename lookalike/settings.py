@@ -119,7 +119,36 @@ class Settings(BaseSettings):
     )
     stop_seconds: float = Field(60, gt=0, description="how long a stopping worker may finish what it holds")
 
-    @field_validator("allow_networks")
+    explorer_tokens: dict[str, SecretStr] = Field(
+        {},
+        description='who may decide, each with a token: `{"ann": "…"}`; without any, only who sits at this machine',
+    )
+    explorer_origins: str | None = Field(
+        None,
+        description="websites whose pages may ask the API: `https://example.org,https://b.example.org`, `*`: all",
+    )
+    explorer_rate: float = Field(
+        50, ge=0, description="requests a second from one address, of each process; 0: no limit"
+    )
+    explorer_burst: int = Field(200, ge=1, description="requests from one address at once, before that holds")
+    explorer_proxies: str | None = Field(
+        None, description="networks of proxies whose X-Forwarded-For is believed: `10.0.0.0/8,127.0.0.1`"
+    )
+    explorer_cache_seconds: int = Field(
+        60, ge=0, description="how long browsers and caches may keep answers that change seldom"
+    )
+    explorer_connections: int = Field(16, ge=1, le=1000, description="connections to Postgres")
+    explorer_seconds: float = Field(10, gt=0, description="longest time for one statement of a reader")
+    explorer_upload_bytes: int = Field(32 * 2**20, ge=1, description="largest picture that is searched with")
+    explorer_searches: int = Field(
+        16, ge=1, description="searches with a picture that may wait; one is worked on at a time"
+    )
+    explorer_image_sources: str = Field(
+        "https:",
+        description="where pages show pictures from, as in a Content-Security-Policy: `https: http://iiif.local`",
+    )
+
+    @field_validator("allow_networks", "explorer_proxies")
     @classmethod
     def _are_networks(cls, value: str | None) -> str | None:
         parse_networks(value)
@@ -170,7 +199,7 @@ def load_settings() -> Settings:
     except SettingsError as error:  # a variable that should hold JSON
         raise ConfigurationError(
             f"settings: {error}; write LOOKALIKE_HOSTS as JSON, "
-            '{"iiif.example.org": {"rate": 8, "concurrency": 8}}'
+            '{"iiif.example.org": {"rate": 8, "concurrency": 8}}, and LOOKALIKE_EXPLORER_TOKENS as {"name": "token"}'
         ) from None
     except ValidationError as error:
         faults = "; ".join(

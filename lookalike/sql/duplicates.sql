@@ -145,6 +145,16 @@ on conflict (a, b) do update set same = excluded.same, marked_by = excluded.mark
 -- A pair of different pictures is none.
 delete from duplicate_pairs where a = %(a)s and b = %(b)s
 
+-- name: unmark
+-- Nobody has said anything of this pair.
+delete from marked_pairs where a = %(a)s and b = %(b)s
+
+-- name: restore_pairs
+-- Pairs that a decision had deleted, unless they were found again.
+insert into duplicate_pairs (encoder, a, b, distance, likeness, turn, found_at)
+select encoder, a, b, distance, likeness, turn, found_at from jsonb_populate_recordset(null::duplicate_pairs, %(pairs)s)
+on conflict do nothing
+
 -- name: marked_distances
 -- The marked pairs that have vectors of the encoder: how far apart they are, what they look like, what people say.
 select as_distance(x.v <=> y.v, %(form)s) as distance, i.miniature as first, j.miniature as second, m.same

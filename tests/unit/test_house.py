@@ -34,7 +34,7 @@ def test_torch_stays_out(module: str) -> None:
 @pytest.mark.parametrize("file", SQL_FILES)
 def test_every_query_says_what_it_does_and_is_used(file: str) -> None:
     """Each named statement begins with a sentence, and some module names it."""
-    layers = (ROOT / "lookalike", ROOT / "orchestrator")
+    layers = (ROOT / "lookalike", ROOT / "orchestrator", ROOT / "explorer")
     code = "\n".join(path.read_text() for layer in layers for path in layer.rglob("*.py"))
     for name, statement in load_queries(file).items():
         assert statement.startswith("-- "), name

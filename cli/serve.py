@@ -1,0 +1,56 @@
+"""`lookalike serve`: the explorer, pages and HTTP API, until it is told to stop."""
+
+import logging
+from typing import Annotated
+
+import typer
+
+from cli import output
+from cli.session import Session, log_to_terminal, open_session
+from lookalike.errors import ConfigurationError
+
+Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")]
+
+
+def serve(host: Host = "127.0.0.1", port: Port = 8080) -> None:
+    """Serves the explorer: pages, and the API below /api. Ends on SIGTERM or Ctrl-C."""
+    log_to_terminal(logging.INFO)
+    run_server(open_session(), host, port)
+
+
+def run_server(session: Session, host: str, port: int) -> None:
+    """Serves until SIGTERM or Ctrl-C. Raises ConfigurationError when the address is taken, or packages lack."""
+    try:
+        import uvicorn
+
+        from explorer.app import create_app
+    except ImportError as error:
+        raise ConfigurationError(f"{error}: pip install 'lookalike[explorer]'") from None
+    app = create_app(session.settings, session.endpoints.database_url)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        # Whose word on the client's address counts is a setting of ours.
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+    try:
+        listening = config.bind_socket()
+    except SystemExit:
+        raise ConfigurationError(f"{host}:{port} cannot be listened at: choose another --port") from None
+    shown = f"[{host}]" if ":" in host else host
+    output.console.print(
+        f"the explorer is at http://{shown}:{listening.getsockname()[1]}/", highlight=False, soft_wrap=True
+    )
+    try:
+        uvicorn.Server(config).run([listening])
+    except KeyboardInterrupt:
+        # Uvicorn ends in order, then raises the signal again.
+        pass
+    finally:
+        listening.close()

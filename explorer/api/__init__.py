@@ -1,0 +1,10 @@
+"""The HTTP API: a small router for each thing that can be asked for."""
+
+from fastapi import APIRouter
+
+from explorer.api import images
+
+
+def routers() -> list[APIRouter]:
+    """All routers, to be put under one prefix."""
+    return [images.router]
