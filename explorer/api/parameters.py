@@ -32,7 +32,9 @@ def filters(
     source: Annotated[Text | None, Query(description="only images of this source")] = None,
     since: Annotated[date | None, Query(description="only images digitised on this day or later")] = None,
     before: Annotated[date | None, Query(description="only images digitised before this day")] = None,
-    colour: Annotated[Colour | None, Query(description="only images with much of this colour, as in c83c32")] = None,
+    colour: Annotated[
+        Colour | None, Query(description="only images with much of this colour, as in c83c32")
+    ] = None,
     exclude_same_work: Annotated[bool, Query(description="leave out images of the query's own work")] = False,
     include_unwanted: Annotated[bool, Query(description="also images that somebody called unwanted")] = False,
 ) -> Filters:

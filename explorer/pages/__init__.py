@@ -5,6 +5,7 @@ is decided goes through explorer.deciding: no page asks the database by itself f
 """
 
 from fastapi import FastAPI
+from fastapi.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -21,21 +22,22 @@ from explorer.pages import (
 )
 from explorer.pages.classes import Classes
 from explorer.pages.errors import error_page
+from explorer.pages.figures import Counter
 from explorer.pages.learning import Learning
-from explorer.pages.rendering import STATIC
+from explorer.pages.rendering import STATIC, digest
 
 ROUTERS = (walls, images, pictures, clusters, duplicates, unwanted, status, decisions, placeholders)
 
 
 class Files(StaticFiles):
-    """The pages' own files: an address with the digest of the content is kept for ever."""
+    """The pages' own files: below the digest of their content they are kept for ever."""
 
-    async def get_response(self, path, scope: Scope):  # type: ignore[no-untyped-def]
-        response = await super().get_response(path, scope)
-        is_named = b"v=" in scope.get("query_string", b"")
-        response.headers["Cache-Control"] = (
-            "public, max-age=31536000, immutable" if is_named else "public, max-age=300"
-        )
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        named, _, rest = path.partition("/")
+        is_named = named == digest()
+        response = await super().get_response(rest if is_named else path, scope)
+        kept = "public, max-age=31536000, immutable" if is_named else "no-cache"
+        response.headers["Cache-Control"] = kept
         return response
 
 
@@ -45,5 +47,6 @@ def mount(app: FastAPI) -> None:
         app.include_router(module.router, include_in_schema=False)
     app.mount("/static", Files(directory=STATIC), name="static")
     app.state.classes = Classes(app.state.settings)
+    app.state.figures = Counter()
     app.state.learning = Learning(app.state.archive)
     app.state.error_page = error_page

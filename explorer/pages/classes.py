@@ -22,7 +22,7 @@ KEPT = 512
 WAIT_SECONDS = 20.0
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """The classes of the image cannot be told now."""
 
 
@@ -36,18 +36,20 @@ class Classes:
         self._turn = threading.Lock()
 
     def tell(self, image: KnownImage, record: ImageRecord, encoder: str) -> NDArray[np.float32]:
-        """The probabilities (classes,). Raises Unavailable, which says why in words for a page."""
+        """The probabilities (classes,). Raises UnavailableError, which says why in words for a page."""
         if not find_encoder(encoder).classifies:
-            raise Unavailable(f"{encoder} compares pictures without naming what they show.")
+            raise UnavailableError(f"{encoder} compares pictures without naming what they show.")
         asked = (encoder, image.key, f"{image.url} {record.changed_at}")
         with self._lock:
             if asked in self._kept:
                 self._kept.move_to_end(asked)
                 return self._kept[asked]
         if find_spec("torch") is None:
-            raise Unavailable("The classes need the network, which is not installed here (the extra `worker`).")
+            raise UnavailableError(
+                "The classes need the network, which is not installed here (the extra `worker`)."
+            )
         if not self._turn.acquire(timeout=WAIT_SECONDS):
-            raise Unavailable("The network is busy with other pictures: look again in a moment.")
+            raise UnavailableError("The network is busy with other pictures: look again in a moment.")
         try:
             told = self._compute(image, encoder)
         finally:
@@ -65,9 +67,11 @@ class Classes:
         try:
             return classify_picture(image.url, image.protocol, encoder, self._settings, outside=image.outside)
         except ImageError as error:
-            raise Unavailable(f"The picture cannot be had now ({error.reason.replace('_', ' ')}).") from None
+            raise UnavailableError(
+                f"The picture cannot be had now ({error.reason.replace('_', ' ')})."
+            ) from None
         except EncoderError as error:
-            raise Unavailable(f"The network cannot be loaded here: {error}") from None
+            raise UnavailableError(f"The network cannot be loaded here: {error}") from None
 
 
 def from_labels(record: ImageRecord, encoder: str) -> NDArray[np.float32] | None:

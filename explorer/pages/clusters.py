@@ -69,15 +69,11 @@ def show_all(
         except UnknownEncoderError:
             cards, following = [], None
     more = f"{root}/clusters?{urlencode({'of': chosen, 'cursor': following})}" if following else None
-    return render(
-        request, "clusters.html", "/clusters", kinds=KINDS, of=chosen, clusters=cards, more=more
-    )
+    return render(request, "clusters.html", "/clusters", kinds=KINDS, of=chosen, clusters=cards, more=more)
 
 
 @router.get("/clusters/{number}")
-def show_one(
-    request: Request, archive: AnArchive, number: int, cursor: str | None = None
-) -> HTMLResponse:
+def show_one(request: Request, archive: AnArchive, number: int, cursor: str | None = None) -> HTMLResponse:
     """The members of a cluster, nearest to its middle first."""
     root = root_of(request)
     with archive.reading() as connection:

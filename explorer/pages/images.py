@@ -3,36 +3,51 @@
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from explorer import reading
-from explorer.archive import AnArchive
-from explorer.pages.classes import Classes, Unavailable, from_labels
+from explorer.archive import AnArchive, Archive
+from explorer.pages.classes import Classes, UnavailableError, from_labels
 from explorer.pages.plots import plot_classes, plot_features
-from explorer.pages.rendering import render, root_of
+from explorer.pages.rendering import image_address, render, root_of
 from explorer.pages.standing import choices, last_word
 from explorer.pages.tiles import tile, tiles
-from explorer.pages.wishes import MANY, Wish, read_wish
+from explorer.pages.undoing import QUERIES, last_decision
+from explorer.pages.wishes import Wish, read_wish
+from explorer.paths import Key
 from explorer.records import ImageRecord
 from lookalike import books, search
 from lookalike.database import Connection
 from lookalike.encoders import ENCODERS, class_names
-from lookalike.errors import NotEmbeddedError, UnknownImageError
+from lookalike.errors import NotEmbeddedError
 
 router = APIRouter()
 
 
 @router.get("/image")
 def show_by_query(request: Request, archive: AnArchive, key: str) -> HTMLResponse:
-    """As `show`, for keys that browsers would change in a path."""
-    return show(request, archive, key)
+    """As `show`, for keys that would be changed in a path."""
+    return _show(request, archive, key)
 
 
-@router.get("/images/{key:path}")
-def show(request: Request, archive: AnArchive, key: str) -> HTMLResponse:
+@router.get("/images/{key}/{verb}")
+def show_by_verb(request: Request, archive: AnArchive, key: Key, verb: str) -> Response:
+    """What the API answers to programs, for people: the page of the image, or that of an image called so."""
+    with archive.reading() as connection:
+        names = [f"{key}/{verb}", key]
+        known = {row["key"] for row in reading.rows(connection, QUERIES["pictures"], {"keys": names})}
+    chosen = next((name for name in names if name in known), key)
+    return RedirectResponse(image_address(chosen, root_of(request)), 303)
+
+
+@router.get("/images/{key}")
+def show(request: Request, archive: AnArchive, key: Key) -> HTMLResponse:
     """An image with its neighbours."""
+    return _show(request, archive, key)
+
+
+def _show(request: Request, archive: Archive, key: str) -> HTMLResponse:
     root, wish = root_of(request), read_wish(request.query_params)
     with archive.reading() as connection:
         encoders = books.encoder_names(connection)
@@ -40,6 +55,7 @@ def show(request: Request, archive: AnArchive, key: str) -> HTMLResponse:
         image = reading.find_image(connection, key, encoder)
         found, nothing = _neighbours(connection, key, encoder, wish)
         licences = reading.licences(connection)
+        last = last_decision(connection, key)
     shown = tile(image, root)
     asked = urlencode({"encoder": encoder}) if encoder else ""
     return render(
@@ -53,7 +69,7 @@ def show(request: Request, archive: AnArchive, key: str) -> HTMLResponse:
         labels=image.labels[:3],
         palette=[(each.colour, each.share) for each in image.palette],
         said=last_word(image),
-        decisions=choices(image),
+        decisions=choices(image, last is not None),
         wish=wish,
         licences=licences,
         encoders=encoders,
@@ -64,9 +80,7 @@ def show(request: Request, archive: AnArchive, key: str) -> HTMLResponse:
     )
 
 
-def _neighbours(
-    connection: Connection, key: str, encoder: str | None, wish: Wish
-) -> tuple[list[Any], str]:
+def _neighbours(connection: Connection, key: str, encoder: str | None, wish: Wish) -> tuple[list[Any], str]:
     """The neighbours, and in words why there are none."""
     if encoder is None:
         return [], "No encoder yet: nothing was embedded."
@@ -98,7 +112,9 @@ def _facts(image: ImageRecord, root: str) -> list[tuple[str, str, str | None]]:
         for one in image.clusters
     ]
     if image.copies:
-        facts.append(("Near-duplicates", f"{len(image.copies)}, nearest at {image.copies[0].distance:.3f}", None))
+        facts.append(
+            ("Near-duplicates", f"{len(image.copies)}, nearest at {image.copies[0].distance:.3f}", None)
+        )
     return [(word, value, link) for word, value, link in facts if value]
 
 
@@ -124,11 +140,9 @@ def show_numbers(request: Request, archive: AnArchive, key: str, encoder: str | 
 
 def _features(connection: Connection, key: str, encoder: str) -> Any:
     try:
-        with search.answering():
-            row = connection.execute("select vector_of(%s, %s)::vector::real[]", [key, encoder]).fetchone()
-    except UnknownImageError:
+        return reading.vector_of(connection, key, encoder)
+    except NotEmbeddedError:
         return None
-    return None if row is None else np.array(row[0], np.float32)
 
 
 def _classes(
@@ -140,7 +154,7 @@ def _classes(
     classes: Classes = request.app.state.classes
     try:
         return classes.tell(known, image, encoder), None
-    except Unavailable as error:
+    except UnavailableError as error:
         stored = from_labels(image, encoder)
         if stored is None:
             return None, str(error)

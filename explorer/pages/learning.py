@@ -1,4 +1,4 @@
-"""Learning a set of unwanted images from examples takes a while: it runs in a thread, one at a time, and says how far it is."""
+"""Learns sets of unwanted images from examples, in a thread, one at a time: it takes a while, and tells."""
 
 import threading
 from collections.abc import Sequence
@@ -36,7 +36,9 @@ class Learning:
             if self._progress is not None and self._progress.busy:
                 return False
             self._progress = Progress(f"Learning {name} from {len(examples)} examples…", True)
-        threading.Thread(target=self._learn, args=(name, list(examples), by), name="learning", daemon=True).start()
+        threading.Thread(
+            target=self._learn, args=(name, list(examples), by), name="learning", daemon=True
+        ).start()
         return True
 
     def _learn(self, name: str, examples: list[str], by: str) -> None:
@@ -51,7 +53,7 @@ class Learning:
             return
         chosen = learned.report.chosen
         self._progress = Progress(
-            f"{name} is learned: {learned.found.candidates:,} candidates within {chosen.threshold:.3f}, with a precision"
-            f" of {chosen.precision:.2f} on what was held out.",
+            f"{name} is learned: {learned.found.candidates:,} candidates within {chosen.threshold:.3f}, with a"
+            f" precision of {chosen.precision:.2f} on what was held out.",
             False,
         )

@@ -22,7 +22,9 @@ def show(request: Request, archive: AnArchive, key: str) -> Response:  # noqa: A
         found = rows(connection, QUERIES["colours"], {"key": key})
     if not found:
         raise UnknownImageError(f"no image has the key {key!r}")
-    drawing = draw(found[0]["aspect_ratio"], found[0]["palette"] or [PLAIN], found[0]["palette_shares"] or [1.0])
+    drawing = draw(
+        found[0]["aspect_ratio"], found[0]["palette"] or [PLAIN], found[0]["palette_shares"] or [1.0]
+    )
     return Response(drawing, media_type="image/svg+xml", headers={"Cache-Control": "public, max-age=300"})
 
 
@@ -31,7 +33,9 @@ def draw(aspect_ratio: float | None, colours: list[str], shares: list[float]) ->
     width, height = size(aspect_ratio, SMALL)
     stripes, top = [], 0.0
     for colour, share in zip(colours, shares, strict=True):
-        stripes.append(f'<rect y="{top:.1f}" width="{width}" height="{share * height + 0.5:.1f}" fill="{colour}"/>')
+        stripes.append(
+            f'<rect y="{top:.1f}" width="{width}" height="{share * height + 0.5:.1f}" fill="{colour}"/>'
+        )
         top += share * height
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'

@@ -1,6 +1,7 @@
 """Renders templates into pages: what every page knows, and the addresses of its own files.
 
-Templates escape all they are given. A file's address holds a digest of its content, so that browsers keep it for ever.
+Templates escape all they are given. The addresses of files hold a digest of all of them, so that browsers keep them for
+ever, and scripts that name each other are of one version.
 """
 
 import hashlib
@@ -47,7 +48,7 @@ def render(
         "root": root,
         "section": section,
         "sections": _sections(request),
-        "static": lambda name: f"{root}/static/{name}?v={_digest(name)}",
+        "static": lambda name: f"{root}/static/{digest()}/{name}",
         "most_bytes": request.app.state.settings.explorer_upload_bytes,
         "q": None,
         "undo": None,
@@ -63,7 +64,7 @@ def root_of(request: Request) -> str:
 
 
 def image_address(key: str, root: str = "") -> str:
-    """Where the page of an image is. Browsers would take `.` and `..` in a path for steps, we a last word for a verb."""
+    """Where the page of an image is: by query where a browser or a route would change the key in a path."""
     if _is_by_query(key):
         return f"{root}/image?key={quote(key, safe='')}"
     return f"{root}/images/{quote(key)}"
@@ -82,9 +83,9 @@ def _sections(request: Request) -> list[tuple[str, str]]:
 
 
 @cache
-def _digest(name: str) -> str:
-    """Of all files together: modules name each other, and must be of one version."""
-    digest = hashlib.sha256()
+def digest() -> str:
+    """Of all files together."""
+    found = hashlib.sha256()
     for path in sorted(STATIC.iterdir()):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+        found.update(path.read_bytes())
+    return found.hexdigest()[:12]

@@ -1,7 +1,7 @@
 """The shapes of walls: width / height in steps of a twentieth, as names of classes.
 
-A page may say how wide each picture is only in style sheets, because its Content-Security-Policy allows no styles inside
-of elements. A step is too small to be seen: at most 2.5 % of a picture are cut.
+A page may say how wide each picture is only in style sheets: its Content-Security-Policy allows no styles inside of
+elements. A step is too small to be seen: at most 2.5 % of a picture are cut.
 """
 
 import math

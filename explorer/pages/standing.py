@@ -7,11 +7,10 @@ from explorer.records import ImageRecord
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A button: what it says, the state that it gives the image in a set, and the key that presses it."""
+    """A button: what it says, the state that it gives the image, and the key that presses it."""
 
     words: str
     state: str
-    set: str | None
     key: str
     id: str
 
@@ -33,9 +32,11 @@ def last_word(image: ImageRecord) -> Said | None:
     return Said(f"{verdict}. {last.decided_by} said so on {last.decided_at:%-d %B %Y at %H:%M}.")
 
 
-def choices(image: ImageRecord) -> list[Choice]:
+def choices(image: ImageRecord, can_undo: bool) -> list[Choice]:
     """The buttons that change something."""
+    undo = [Choice("Undo", "undo", "z", "undo")] if can_undo else []
     if image.unwanted:
-        return [Choice("Fine", "fine", None, "f", "fine"), Choice("Undo", "undo", None, "z", "undo")]
-    undo = [Choice("Undo", "undo", None, "z", "undo")] if last_word(image) else []
-    return [Choice("Unwanted", "unwanted", None, "u", "unwanted"), *undo]
+        return [Choice("Fine", "fine", "f", "fine"), *undo]
+    candidate = any(one.state == "candidate" for one in image.standing)
+    fine = [Choice("Fine", "fine", "f", "fine")] if candidate else []
+    return [Choice("Unwanted", "unwanted", "u", "unwanted"), *fine, *undo]

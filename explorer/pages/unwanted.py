@@ -35,7 +35,7 @@ NOTHING: dict[State, str] = {
 def review(
     request: Request,
     archive: AnArchive,
-    set: str | None = None,  # noqa: A002 - as it stands in the address
+    set: str | None = None,
     state: str = "candidate",
     cursor: str | None = None,
     decision: str | None = None,
@@ -66,7 +66,7 @@ def review(
         here=here,
         undo=undo,
         more=f"{here}&{urlencode({'cursor': found.next})}" if found.next else None,
-        most=REVIEWED,
+        learning=request.app.state.learning.progress,
     )
 
 
@@ -80,3 +80,9 @@ def _counted(chosen: UnwantedSet | None) -> list[tuple[str, str, int]]:
         return []
     counts = {"candidate": chosen.candidates, "accepted": chosen.accepted, "fine": chosen.fine}
     return [(state, words, counts[state]) for state, words in STATES.items()]
+
+
+@router.get("/unwanted/learning")
+def show_learning(request: Request) -> HTMLResponse:
+    """How far the learning of a set is."""
+    return render(request, "learning_live.html", "/unwanted", learning=request.app.state.learning.progress)

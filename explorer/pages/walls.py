@@ -53,7 +53,9 @@ def find(
         asked = {"work": work} if work is not None else {"q": q}
         more = f"{root_of(request)}/search?{urlencode({**asked, 'cursor': found.next})}"
     shown = tiles(found.items, root_of(request))
-    return render(request, "found.html", q=q, heading=heading, nothing=nothing, tiles=shown, more=more, colour=None)
+    return render(
+        request, "found.html", q=q, heading=heading, nothing=nothing, tiles=shown, more=more, colour=None
+    )
 
 
 def _by_colour(request: Request, archive: AnArchive, colour: str) -> HTMLResponse:

@@ -13,13 +13,14 @@ from starlette.datastructures import QueryParams
 from explorer.reading import Filters
 
 MANY = (30, 60, 120, 240)
+PLAIN = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
     """How many neighbours, how near, and of which images. None: any."""
 
-    k: int = 60
+    k: int = PLAIN
     max_distance: float | None = None
     licence: str | None = None
     since: date | None = None
@@ -42,7 +43,9 @@ class Wish:
         """The wish as it stands in an address, without what is wished anyway."""
         plain = Wish()
         named = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return urlencode({name: _word(value) for name, value in named.items() if value != getattr(plain, name)})
+        return urlencode(
+            {name: _word(value) for name, value in named.items() if value != getattr(plain, name)}
+        )
 
 
 def read_wish(words: QueryParams) -> Wish:
@@ -50,7 +53,7 @@ def read_wish(words: QueryParams) -> Wish:
     distance = _number(words.get("max_distance"))
     k = words.get("k", "")
     return Wish(
-        int(k) if k in map(str, MANY) else Wish.__dataclass_fields__["k"].default,
+        int(k) if k in map(str, MANY) else PLAIN,
         None if distance is None or not 0 <= distance < 1 else distance,
         _text(words.get("licence")),
         _day(words.get("since")),

@@ -1,4 +1,4 @@
-"""An archive embedded by the real network, the explorer over it, and Debian's Chromium: shared by all tests in a browser.
+"""An archive embedded by the real network, the explorer over it, and Debian's Chromium: what tests in a browser share.
 
 They are skipped where no Chromium is found; `make browser` installs one.
 """
@@ -25,10 +25,15 @@ from tests.conftest import new_database
 from tests.servers import Lookalike, free_port, wait_until
 
 # Nothing of a profile, and nothing that asks the world.
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 UNWANTED = ("page", "text", "brick", "grass", "gravel")
@@ -85,8 +90,8 @@ def explorer_over(settings: Settings, database_url: str) -> Iterator[str]:
 def archive(
     browser: Browser, endpoints: Endpoints, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Explorer]:
-    """The demo's photographs and their copies, embedded while a browser looks on, with duplicates, clusters and a set of
-    unwanted images."""
+    """The demo's photographs and their copies, embedded while a browser looks on; with duplicates, clusters and
+    a set of unwanted images."""
     folder = tmp_path_factory.mktemp("browser")
     photographs = folder / "demo"
     make_copies(find_photographs(), photographs)
@@ -146,7 +151,9 @@ def visit(browser: Browser, archive: Explorer) -> Iterator[Callable[..., Visit]]
         page = context.new_page()
         page.set_default_timeout(10_000)
         one = Visit(page, archive.url, [])
-        page.on("console", lambda said: said.type in ("error", "warning") and one.complaints.append(said.text))
+        page.on(
+            "console", lambda said: said.type in ("error", "warning") and one.complaints.append(said.text)
+        )
         page.on("pageerror", lambda error: one.complaints.append(str(error)))
         opened.append(one)
         return one

@@ -87,7 +87,9 @@ def test_the_classes_stand_above_the_features(visit: Open) -> None:
     page.locator("#numbers").scroll_into_view_if_needed()
     expect(page.locator("#numbers svg.plot")).to_have_count(2, timeout=30_000)
     expect(page.locator("#numbers")).to_contain_text("1,000 classes")
-    expect(page.locator("#numbers svg.plot").first).to_contain_text(re.compile("tabby|Egyptian cat|tiger cat"))
+    expect(page.locator("#numbers svg.plot").first).to_contain_text(
+        re.compile("tabby|Egyptian cat|tiger cat")
+    )
     expect(page.locator("#numbers")).to_contain_text("1,280 features")
 
 
@@ -301,7 +303,9 @@ def test_an_unknown_key_gets_a_search_box_with_it(visit: Open) -> None:
     one.complaints.clear()  # the browser notes every 404
 
 
-def test_without_script_everything_is_there(visit: Open, clean: psycopg.Connection, archive: Explorer) -> None:
+def test_without_script_everything_is_there(
+    visit: Open, clean: psycopg.Connection, archive: Explorer
+) -> None:
     """Filters, decisions and searches with a picture are plain forms."""
     one = visit(java_script_enabled=False)
     with keeping(clean):

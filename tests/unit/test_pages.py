@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from starlette.datastructures import QueryParams
 
 from explorer.pages.plots import HEIGHT, WIDTH, plot_classes, plot_features
 from explorer.pages.rendering import STATIC, image_address
 from explorer.pages.shapes import MOST, STEP, shape, size
 from explorer.pages.wishes import Wish, read_wish
-from starlette.datastructures import QueryParams
 
 
 def test_style_sheets_have_every_shape() -> None:

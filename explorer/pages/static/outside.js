@@ -124,7 +124,7 @@ function send(fields, file) {
     heading.focus();
     say(heading.textContent);
   };
-  request.open("POST", path());
+  request.open("POST", `${path()}/search`);
   request.setRequestHeader("Accept", "text/html");
   request.send(fields);
 }
