@@ -9,15 +9,28 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
-from explorer.api import routers
+from explorer.api import routers, state
 from explorer.archive import Archive
+from explorer.headers import SecurityHeaders
+from explorer.limits import BodyLimit, Proxies, RateLimit
+from explorer.metrics import Measured, Metrics
 from explorer.paths import ApiPaths
+from explorer.pictures import Pictures
 from explorer.problems import add_problem_handlers
+from explorer.status import BookKeeper
 from lookalike import __version__
+from lookalike.guard import parse_networks
 from lookalike.settings import Settings
 
 API = "/api/v1"
+ABOUT = """\
+Finds the images in an archive that look alike.
+
+Reading needs no token. Lists come in pages: hand `next` back as `cursor`. Errors are problems as in RFC 9457. Keys may
+hold slashes, bare or as %2F.
+"""
 
 
 def create_app(settings: Settings, database_url: str) -> FastAPI:
@@ -29,24 +42,30 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         try:
             yield
         finally:
+            app.state.pictures.close()
+            app.state.books.close()
             app.state.archive.close()
 
     app = FastAPI(
         title="lookalike",
         version=__version__,
-        description=__doc__,
+        description=ABOUT,
         lifespan=lifespan,
-        docs_url="/api/docs",
-        openapi_url="/api/openapi.json",
+        docs_url=None,
         redoc_url=None,
+        openapi_url="/api/openapi.json",
     )
     app.state.settings = settings
+    app.state.metrics = Metrics()
     app.state.archive = Archive(settings, database_url)
+    app.state.books = BookKeeper(app.state.archive)
+    app.state.pictures = Pictures(settings, app.state.metrics)
     add_problem_handlers(app)
     for router in routers():
         app.include_router(router, prefix=API)
+    app.include_router(state.root)
     _add_pages(app)
-    app.add_middleware(ApiPaths, api=API)
+    _add_middleware(app, settings)
     return app
 
 
@@ -54,3 +73,21 @@ def _add_pages(app: FastAPI) -> None:
     """The pages, where they are installed: their router, their files at /static, their page of errors."""
     if find_spec("explorer.pages") is not None:
         import_module("explorer.pages").mount(app)
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """From the innermost to the outermost, which sees a request first."""
+    app.add_middleware(ApiPaths, api=API)
+    app.add_middleware(BodyLimit, upload_bytes=settings.explorer_upload_bytes)
+    app.add_middleware(RateLimit, rate=settings.explorer_rate, burst=settings.explorer_burst)
+    if settings.explorer_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[origin.strip() for origin in settings.explorer_origins.split(",")],
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match"],
+            expose_headers=["ETag", "Retry-After"],
+        )
+    app.add_middleware(SecurityHeaders, image_sources=settings.explorer_image_sources)
+    app.add_middleware(Measured, metrics=app.state.metrics)
+    app.add_middleware(Proxies, believed=parse_networks(settings.explorer_proxies))

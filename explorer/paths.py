@@ -44,7 +44,7 @@ Key = Annotated[
 
 
 class ApiPaths:
-    """The middleware, plain ASGI because every request passes it."""
+    """The middleware. It changes the scope in place, so that those around it see the route."""
 
     def __init__(self, app: ASGIApp, api: str) -> None:
         self._app = app
@@ -54,11 +54,11 @@ class ApiPaths:
         if scope["type"] == "http":
             path: str = scope["path"]
             if path.startswith(ROOTS) and _wants_json(scope):
-                path = self._api + path
-                scope = {**scope, "path": path, "raw_path": self._api.encode() + _raw(scope)}
+                scope["raw_path"] = self._api.encode() + _raw(scope)
+                path = scope["path"] = self._api + path
             for prefix in (IMAGES, self._api + IMAGES):
                 if path.startswith(prefix):
-                    scope = {**scope, "path": prefix + _fold(_raw(scope).decode("ascii", "replace"), prefix)}
+                    scope["path"] = prefix + _fold(_raw(scope).decode("ascii", "replace"), prefix)
         await self._app(scope, receive, send)
 
 

@@ -51,11 +51,7 @@ class UnauthorisedError(errors.LookalikeError):
 
 
 class TooManyRequestsError(errors.LookalikeError):
-    """Too many requests from one address."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__("too many requests from your address: ask again later")
-        self.seconds = seconds
+    """Too many requests from your address: ask again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +192,6 @@ async def _answer_known(request: Request, error: Exception) -> Response:
             "%s %s: %s", request.method, request.url.path, type(error).__name__, exc_info=_trace(error)
         )
     headers = {}
-    if isinstance(error, TooManyRequestsError):
-        headers["Retry-After"] = str(max(1, round(error.seconds + 0.5)))
     if isinstance(error, UnauthorisedError):
         headers["WWW-Authenticate"] = 'Basic realm="lookalike", charset="UTF-8"'
     return answer(request, problem, headers)

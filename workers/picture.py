@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.encoders import Preprocessing
+from lookalike.encoders import Preprocessing, find_encoder
 from lookalike.errors import EncoderError, ImageError
 from lookalike.images import Protocol
 from lookalike.reasons import Reason
@@ -36,10 +36,32 @@ def embed_upload(upload: BinaryIO, encoder_name: str, settings: Settings, limit:
 
     Raises ImageError with the reason, TOO_LARGE among them.
     """
+    return _embed(load_encoder(encoder_name, settings), read_picture(upload, limit), settings)
+
+
+class PictureEncoder:
+    """Embeds one picture after another with an encoder that is loaded once; whoever calls does so from one thread."""
+
+    def __init__(self, encoder_name: str, settings: Settings) -> None:
+        self._encoder = load_encoder(encoder_name, settings)
+        self._settings = settings
+
+    def embed(self, data: bytes) -> NDArray[np.float32]:
+        """Returns the vector (d,) of a file. Raises ImageError with the reason."""
+        return _embed(self._encoder, data, self._settings)
+
+
+def fetch_picture(address: str, encoder_name: str, settings: Settings) -> bytes:
+    """The file at an address that an outsider names: it leads only where the guard allows. Raises ImageError."""
+    return _fetch(address, "file", find_encoder(encoder_name).preprocessing, settings, outside=True)
+
+
+def read_picture(upload: BinaryIO, limit: int) -> bytes:
+    """What somebody sends. Raises ImageError(TOO_LARGE) when it is more than `limit` bytes."""
     data = upload.read(limit + 1)
     if len(data) > limit:
         raise ImageError(Reason.TOO_LARGE, f"more than {limit} bytes")
-    return _embed(load_encoder(encoder_name, settings), data, settings)
+    return data
 
 
 def classify_picture(

@@ -273,3 +273,12 @@ left join images n on n.id = u.nearest_id
 -- name: name_before
 -- What a cluster was called.
 select name from cluster_identities where id = %(cluster)s
+
+-- name: failed
+-- Images without a vector of an encoder, the latest failure first, behind one of them; of one reason, or of all.
+select f.image_id, f.reason, r.meaning, f.detail, f.attempts, f.failed_at, i.key, i.url, i.protocol, i.work, i.title, i.licence,
+    i.credit, i.aspect_ratio, i.average_colour
+from failures f join images i on i.id = f.image_id join reasons r on r.code = f.reason
+where f.encoder = %(encoder)s and (%(reason)s::text is null or f.reason = %(reason)s)
+  and f.failed_at <= %(failed_at)s::timestamptz and (f.failed_at, -f.image_id) < (%(failed_at)s::timestamptz, -%(after)s::bigint)
+order by f.failed_at desc, f.image_id limit %(limit)s

@@ -1,0 +1,62 @@
+"""How far the archive is, and how the explorer itself is."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.concurrency import run_in_threadpool
+
+from explorer.answers import answer
+from explorer.api.parameters import Cursor, EncoderName, Limit
+from explorer.archive import AnArchive
+from explorer.records import Page
+from explorer.status import FailedImage, Status, list_failures, read_status
+from lookalike.reasons import Reason
+
+router = APIRouter(tags=["state"])
+# At the root: for supervisors and Prometheus.
+root = APIRouter(include_in_schema=False)
+
+
+@router.get("/status", response_model=Status)
+def show_status(request: Request, archive: AnArchive) -> Response:
+    """What is done, failed and open for each encoder, and how fast it goes; sources and workers."""
+    with archive.reading() as connection:
+        return answer(request, read_status(connection, request.app.state.books), keep=False)
+
+
+@router.get("/failures", response_model=Page[FailedImage])
+def show_failures(
+    request: Request,
+    archive: AnArchive,
+    reason: Reason | None = None,
+    encoder: EncoderName = None,
+    cursor: Cursor = None,
+    limit: Limit = 40,
+) -> Response:
+    """Images without a vector, the latest failure first."""
+    with archive.reading() as connection:
+        chosen = encoder or archive.encoder(connection)
+        return answer(request, list_failures(connection, chosen, reason, cursor, limit), keep=False)
+
+
+@root.get("/healthz")
+async def is_alive() -> Response:
+    """Whether the process answers."""
+    return PlainTextResponse("alive\n", headers={"Cache-Control": "no-store"})
+
+
+@root.get("/readyz")
+async def is_ready(archive: AnArchive) -> Response:
+    """Whether the database can be read, with 503 and the reason where it cannot."""
+    fault = await run_in_threadpool(archive.fault)
+    headers = {"Cache-Control": "no-store"}
+    if fault is None:
+        return PlainTextResponse("ready\n", headers=headers)
+    return PlainTextResponse(f"not ready: {fault}\n", 503, headers={**headers, "Retry-After": "5"})
+
+
+@root.get("/metrics")
+async def show_metrics(request: Request) -> Response:
+    """The figures of this process for Prometheus."""
+    figures = generate_latest(request.app.state.metrics.registry)
+    return Response(figures, media_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})

@@ -1,0 +1,124 @@
+"""Turns pictures that people send into vectors: one network, loaded once, worked by one thread of its own.
+
+Whoever asks while too many wait is told to come back. What is sent or named is never stored.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import numpy as np
+from fastapi import Depends, Request
+from numpy.typing import NDArray
+
+from explorer.metrics import Metrics
+from explorer.problems import BusyError
+from lookalike.errors import EncoderError, ImageError
+from lookalike.settings import Settings
+
+if TYPE_CHECKING:
+    from workers.picture import PictureEncoder
+
+Vector = NDArray[np.float32]
+
+# An address that a visitor names is not waited for as long as those of a backfill.
+FETCH_SECONDS = 20.0
+
+
+class Pictures:
+    """What embeds the pictures that people search with."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._limit = settings.explorer_upload_bytes
+        self._settings = settings.model_copy(
+            update={
+                "max_bytes": min(settings.max_bytes, settings.explorer_upload_bytes),
+                "fetch_timeout": min(settings.fetch_timeout, FETCH_SECONDS),
+            }
+        )
+        self._metrics = metrics
+        self._places = threading.BoundedSemaphore(settings.explorer_searches)
+        # One thread: a network has its threads of its own, and memory does not grow with those who ask.
+        self._worker = ThreadPoolExecutor(1, "pictures")
+        self._encoders: dict[str, PictureEncoder] = {}
+
+    def close(self) -> None:
+        self._worker.shutdown(cancel_futures=True)
+
+    def embed_upload(self, upload: BinaryIO, encoder: str) -> Vector:
+        """The vector (d,) of what somebody sends. Raises ImageError with the reason, BusyError, EncoderError."""
+
+        def read() -> bytes:
+            from workers.picture import read_picture
+
+            return read_picture(upload, self._limit)
+
+        return self._embed("upload", encoder, read)
+
+    def embed_address(self, address: str, encoder: str) -> Vector:
+        """The vector (d,) of the picture at an address that an outsider names. Raises as `embed_upload`."""
+
+        def fetch() -> bytes:
+            from workers.picture import fetch_picture
+
+            return fetch_picture(address, encoder, self._settings)
+
+        return self._embed("address", encoder, fetch)
+
+    def _embed(self, way: str, encoder: str, read: Callable[[], bytes]) -> Vector:
+        outcome = "failed"
+        try:
+            with self._place():
+                vector = self._worker.submit(self._encode, encoder, _having_packages(read)).result()
+        except BusyError:
+            outcome = "busy"
+            raise
+        except ImageError as error:
+            outcome = str(error.reason)
+            raise
+        else:
+            outcome = "embedded"
+            return vector
+        finally:
+            self._metrics.pictures.labels(way, outcome).inc()
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """A place among those who may wait."""
+        if not self._places.acquire(blocking=False):
+            raise BusyError("many are searching with pictures at this moment: try again in a few seconds")
+        try:
+            with self._metrics.waiting.track_inprogress():
+                yield
+        finally:
+            self._places.release()
+
+    def _encode(self, encoder: str, data: bytes) -> Vector:
+        """In the one thread."""
+        if encoder not in self._encoders:
+            from workers.picture import PictureEncoder
+
+            # One at a time: the active one, while others are only tried.
+            self._encoders = {encoder: PictureEncoder(encoder, self._settings)}
+        return self._encoders[encoder].embed(data)
+
+
+def _having_packages(read: Callable[[], bytes]) -> bytes:
+    """What is read, where the packages are there that embed pictures."""
+    try:
+        import workers.picture  # noqa: F401 - torch and decoders come with it
+    except ImportError as error:
+        raise EncoderError(
+            f"no search with pictures here: {error}; pip install 'lookalike[worker]'"
+        ) from None
+    return read()
+
+
+async def _pictures(request: Request) -> Pictures:
+    pictures: Pictures = request.app.state.pictures
+    return pictures
+
+
+ThePictures = Annotated[Pictures, Depends(_pictures)]
