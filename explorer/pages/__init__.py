@@ -22,7 +22,6 @@ from explorer.pages import (
 )
 from explorer.pages.classes import Classes
 from explorer.pages.errors import error_page
-from explorer.pages.figures import Counter
 from explorer.pages.learning import Learning
 from explorer.pages.rendering import STATIC, digest
 
@@ -46,7 +45,6 @@ def mount(app: FastAPI) -> None:
     for module in ROUTERS:
         app.include_router(module.router, include_in_schema=False)
     app.mount("/static", Files(directory=STATIC), name="static")
-    app.state.classes = Classes(app.state.settings)
-    app.state.figures = Counter()
+    app.state.classes = Classes(app.state.pictures)
     app.state.learning = Learning(app.state.archive)
     app.state.error_page = error_page

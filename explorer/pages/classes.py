@@ -1,25 +1,22 @@
 """All classes of an image, as the network tells them: computed when somebody asks, and kept in memory for a while.
 
-Stored are the five best. The rest needs the picture again, and the network: one image at a time, because a page is no
-reason to keep others from searching.
+Stored are the five best. The rest needs the picture again, and the network.
 """
 
 import threading
 from collections import OrderedDict
-from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
+from explorer.pictures import Pictures
+from explorer.problems import BusyError
 from explorer.records import ImageRecord
 from lookalike.encoders import class_names, find_encoder
 from lookalike.errors import EncoderError, ImageError
 from lookalike.search import KnownImage
-from lookalike.settings import Settings
 
 KEPT = 512
-# Somebody else's picture may take long to come.
-WAIT_SECONDS = 20.0
 
 
 class UnavailableError(Exception):
@@ -29,11 +26,10 @@ class UnavailableError(Exception):
 class Classes:
     """The probabilities of the classes of the images that were looked at last."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, pictures: Pictures) -> None:
+        self._pictures = pictures
         self._kept: OrderedDict[tuple[str, str, str], NDArray[np.float32]] = OrderedDict()
         self._lock = threading.Lock()
-        self._turn = threading.Lock()
 
     def tell(self, image: KnownImage, record: ImageRecord, encoder: str) -> NDArray[np.float32]:
         """The probabilities (classes,). Raises UnavailableError, which says why in words for a page."""
@@ -44,16 +40,7 @@ class Classes:
             if asked in self._kept:
                 self._kept.move_to_end(asked)
                 return self._kept[asked]
-        if find_spec("torch") is None:
-            raise UnavailableError(
-                "The classes need the network, which is not installed here (the extra `worker`)."
-            )
-        if not self._turn.acquire(timeout=WAIT_SECONDS):
-            raise UnavailableError("The network is busy with other pictures: look again in a moment.")
-        try:
-            told = self._compute(image, encoder)
-        finally:
-            self._turn.release()
+        told = self._compute(image, encoder)
         with self._lock:
             self._kept[asked] = told
             while len(self._kept) > KEPT:
@@ -61,17 +48,17 @@ class Classes:
         return told
 
     def _compute(self, image: KnownImage, encoder: str) -> NDArray[np.float32]:
-        # Loads torch, which the rest of the explorer does without.
-        from workers.picture import classify_picture
-
         try:
-            return classify_picture(image.url, image.protocol, encoder, self._settings, outside=image.outside)
+            return self._pictures.classify(image, encoder)
         except ImageError as error:
+            reason = error.reason.replace("_", " ")
+            raise UnavailableError(f"The picture cannot be had now ({reason}).") from None
+        except BusyError:
             raise UnavailableError(
-                f"The picture cannot be had now ({error.reason.replace('_', ' ')})."
+                "The network is busy with other pictures: look again in a moment."
             ) from None
         except EncoderError as error:
-            raise UnavailableError(f"The network cannot be loaded here: {error}") from None
+            raise UnavailableError(f"The network cannot be asked here: {error}.") from None
 
 
 def from_labels(record: ImageRecord, encoder: str) -> NDArray[np.float32] | None:

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from explorer import deciding
+from explorer.access import Decider
 from explorer.archive import AnArchive
 from explorer.pages.learning import Learning
-from explorer.pages.persons import Person
 from explorer.pages.rendering import image_address, root_of
 from explorer.pages.undoing import MOST, last_decision, read_numbers, write_numbers
 from explorer.records import Decision
@@ -25,7 +25,7 @@ Word = Annotated[str, Form(max_length=4000)]
 
 
 @router.post("/decisions/image")
-def decide_image(request: Request, archive: AnArchive, by: Person, key: Word, state: Word) -> Response:
+def decide_image(request: Request, archive: AnArchive, who: Decider, key: Word, state: Word) -> Response:
     """An image is unwanted, or fine, or as it was before."""
     with archive.deciding() as connection:
         if state == "undo":
@@ -34,9 +34,9 @@ def decide_image(request: Request, archive: AnArchive, by: Person, key: Word, st
                 raise OutdatedDecisionError(
                     "nothing was decided of this image here, or it was taken back already"
                 )
-            deciding.undo(connection, last.id, by)
+            deciding.undo(connection, last.id, who.name)
         else:
-            deciding.decide_unwanted(connection, key, deciding.as_verdict(state), by)
+            deciding.decide_unwanted(connection, key, deciding.as_verdict(state), who.name)
     return _to(image_address(key, root_of(request)))
 
 
@@ -44,7 +44,7 @@ def decide_image(request: Request, archive: AnArchive, by: Person, key: Word, st
 def decide_pair(
     request: Request,
     archive: AnArchive,
-    by: Person,
+    who: Decider,
     first: Word,
     second: Word,
     verdict: Word,
@@ -54,7 +54,7 @@ def decide_pair(
     if verdict not in ("same", "different"):
         raise ConfigurationError(f"no verdict {verdict!r}; there are: same, different")
     with archive.deciding() as connection:
-        decision = deciding.mark_pair(connection, first, second, verdict == "same", by)
+        decision = deciding.mark_pair(connection, first, second, verdict == "same", who.name)
     return _back(request, back, "/duplicates", [decision])
 
 
@@ -62,7 +62,7 @@ def decide_pair(
 def decide_images(
     request: Request,
     archive: AnArchive,
-    by: Person,
+    who: Decider,
     set: Word,
     state: Word = "",
     only: Word = "",
@@ -75,24 +75,24 @@ def decide_images(
     with archive.deciding() as connection, connection.transaction():
         for one in keys[:MOST]:
             decisions.append(
-                deciding.decide_unwanted(connection, one, deciding.as_verdict(verdict), by, set or None)
+                deciding.decide_unwanted(connection, one, deciding.as_verdict(verdict), who.name, set or None)
             )
     return _back(request, back, "/unwanted", decisions)
 
 
 @router.post("/decisions/cluster")
 def name_cluster(
-    request: Request, archive: AnArchive, by: Person, cluster: Annotated[int, Form()], name: Word = ""
+    request: Request, archive: AnArchive, who: Decider, cluster: Annotated[int, Form()], name: Word = ""
 ) -> Response:
     """A cluster is called so; an empty name takes it away."""
     with archive.deciding() as connection:
-        deciding.name_cluster(connection, cluster, name.strip() or None, by)
+        deciding.name_cluster(connection, cluster, name.strip() or None, who.name)
     return _to(f"{root_of(request)}/clusters/{cluster}")
 
 
 @router.post("/decisions/retry")
 def retry(
-    request: Request, archive: AnArchive, by: Person, encoder: Word, reason: Word = "", key: Word = ""
+    request: Request, archive: AnArchive, who: Decider, encoder: Word, reason: Word = "", key: Word = ""
 ) -> Response:
     """Failed images are tried again: all with a reason, or one."""
     if not reason and not key:
@@ -102,30 +102,29 @@ def retry(
         raise ConfigurationError(f"no reason {reason!r}")
     with archive.deciding() as connection:
         chunk_size = request.app.state.settings.chunk_size
-        deciding.retry(connection, encoder, chunk_size, by, known or None, [key] if key else None)
-    request.app.state.figures.forget()
+        deciding.retry(connection, encoder, chunk_size, who.name, known or None, [key] if key else None)
     return _to(f"{root_of(request)}/status")
 
 
 @router.post("/decisions/undo")
-def undo(request: Request, archive: AnArchive, by: Person, decision: Word, back: Word = "") -> Response:
+def undo(request: Request, archive: AnArchive, who: Decider, decision: Word, back: Word = "") -> Response:
     """What was just decided is taken back, the latest first."""
     with archive.deciding() as connection, connection.transaction():
         for number in reversed(read_numbers(decision)):
-            deciding.undo(connection, number, by)
+            deciding.undo(connection, number, who.name)
     return _back(request, back, "/", [])
 
 
 @router.post("/unwanted/learn")
 def learn(
-    request: Request, by: Person, name: Word, examples: Annotated[str, Form(max_length=200_000)]
+    request: Request, who: Decider, name: Word, examples: Annotated[str, Form(max_length=200_000)]
 ) -> Response:
     """A set of unwanted images is learned from examples; the page of the set tells how far that is."""
     keys = list(dict.fromkeys(line.strip() for line in examples.splitlines() if line.strip()))
     learning: Learning = request.app.state.learning
     if not name.strip() or not keys:
         raise ConfigurationError("name the set, and the keys of some unwanted images")
-    if not learning.begin(name.strip(), keys, by):
+    if not learning.begin(name.strip(), keys, who.name):
         raise OutdatedDecisionError("another set is being learned: wait for that")
     return _to(f"{root_of(request)}/unwanted?{urlencode({'set': name.strip()})}")
 

@@ -11,11 +11,12 @@ from explorer import reading
 from explorer.archive import AnArchive, Archive
 from explorer.pages.rendering import render, root_of
 from explorer.pages.tiles import tiles
-from explorer.problems import describe
+from explorer.pictures import Pictures, ThePictures
+from explorer.problems import BusyError, describe
 from explorer.records import Neighbours
 from explorer.thumbnails import public_address
 from lookalike import books
-from lookalike.errors import ForbiddenAddressError, ImageError
+from lookalike.errors import EncoderError, ForbiddenAddressError, ImageError
 
 router = APIRouter()
 
@@ -44,6 +45,7 @@ def ask(request: Request, archive: AnArchive) -> HTMLResponse:
 def look(
     request: Request,
     archive: AnArchive,
+    pictures: ThePictures,
     file: UploadFile | None = None,
     url: Annotated[str, Form(max_length=4000)] = "",
     encoder: Annotated[str, Form(max_length=200)] = "",
@@ -67,8 +69,8 @@ def look(
         )
     words = (file.filename or "A picture") if is_file and file else url
     try:
-        found = _search(request, archive, chosen, file if is_file else None, url)
-    except (ImageError, ForbiddenAddressError) as error:
+        found = _search(archive, pictures, chosen, file if is_file else None, url)
+    except (BusyError, EncoderError, ForbiddenAddressError, ImageError) as error:
         problem = describe(error)
         trouble = f"{words} cannot be searched with: {problem.detail}"
         return _page(request, encoders, "Search with a picture", trouble=trouble, status=problem.status)
@@ -106,14 +108,11 @@ def _page(
 
 
 def _search(
-    request: Request, archive: Archive, encoder: str, file: UploadFile | None, url: str
+    archive: Archive, pictures: Pictures, encoder: str, file: UploadFile | None, url: str
 ) -> Neighbours:
-    from workers.picture import embed_picture, embed_upload
-
-    settings = request.app.state.settings
-    if file is not None:
-        vector = embed_upload(file.file, encoder, settings, settings.explorer_upload_bytes)
-    else:
-        vector = embed_picture(url, encoder, settings, outside=True)
+    # No connection is held while the picture is fetched and embedded.
+    vector = (
+        pictures.embed_address(url, encoder) if file is None else pictures.embed_upload(file.file, encoder)
+    )
     with archive.reading() as connection:
         return reading.nearest(connection, vector, encoder, FOUND)

@@ -8,18 +8,19 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from explorer.archive import AnArchive
-from explorer.pages.figures import Counter, Figures
-from explorer.pages.rendering import image_address, render, root_of
+from explorer.pages.rendering import render, root_of
 from explorer.pages.tiles import tile
-from explorer.pages.undoing import QUERIES
-from explorer.reading import rows
-from explorer.records import Picture, as_picture
-from lookalike import books
-from lookalike.books import FailedImage
+from explorer.status import (
+    EncoderStatus,
+    FailedImage,
+    SourceStatus,
+    Status,
+    WorkerStatus,
+    list_failures,
+    read_status,
+)
 from lookalike.database import Connection
-from lookalike.limits import list_workers
 from lookalike.reasons import Reason
-from orchestrator.progress import list_sources
 from orchestrator.sources.records import without_secrets
 
 router = APIRouter()
@@ -30,69 +31,64 @@ SHOWN = 6
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """An encoder on the page."""
+    """An encoder on the page; figures are words, because those that are not known yet are none."""
 
     name: str
     active: bool
     registered: int
-    done: int
-    failed: int
-    open: int
+    finished: int
+    figures: list[tuple[str, str]]
     lost: int
     complete: bool
     share: str
-    rate: str
-    left: str
 
 
 @router.get("/status")
 def show(request: Request, archive: AnArchive) -> HTMLResponse:
     """All of it."""
     with archive.reading() as connection:
-        live = _live(request, connection)
+        status = read_status(connection, request.app.state.books)
         reasons = [
-            reason for one in live["encoders"] for reason in _reasons(connection, one.name, root_of(request))
+            reason for one in status.encoders for reason in _reasons(connection, one, root_of(request))
         ]
-    return render(request, "status.html", "/status", **live, reasons=reasons)
+    return render(request, "status.html", "/status", **_live(status), reasons=reasons)
 
 
 @router.get("/status/live")
 def show_live(request: Request, archive: AnArchive) -> HTMLResponse:
     """What changes by itself."""
     with archive.reading() as connection:
-        return render(request, "live.html", "/status", **_live(request, connection))
+        status = read_status(connection, request.app.state.books)
+    return render(request, "live.html", "/status", **_live(status))
 
 
-def _live(request: Request, connection: Connection) -> dict[str, Any]:
-    counter: Counter = request.app.state.figures
-    names = books.encoder_names(connection)
-    figures = [counter.count(connection, name, number == 0) for number, name in enumerate(names)]
+def _live(status: Status) -> dict[str, Any]:
     return {
-        "encoders": [_encoder(one) for one in figures],
-        "workers": [_worker(one, name) for name in names for one in list_workers(connection, name)],
-        "sources": [_source(one) for one in list_sources(connection)],
+        "encoders": [_encoder(one) for one in status.encoders],
+        "workers": [_worker(worker, one.name) for one in status.encoders for worker in one.workers],
+        "sources": [_source(one) for one in status.sources],
     }
 
 
-def _encoder(figures: Figures) -> Encoder:
-    counted = figures.books
-    finished = counted.done + counted.failed
+def _encoder(one: EncoderStatus) -> Encoder:
+    """The last count, with what is cheap to know as of now: images that are open, and those that failed."""
+    failed = sum(one.failures.values())
+    registered = one.counted.registered if one.counted else 0
+    finished = max(0, registered - one.left)
     # Never rounded up to all of them.
-    share = int(1000 * finished / counted.registered) / 10 if counted.registered else 0.0
-    left = figures.seconds_left
-    return Encoder(
-        figures.name,
-        figures.active,
-        counted.registered,
-        counted.done,
-        counted.failed,
-        counted.open,
-        counted.lost,
-        counted.complete and counted.registered > 0,
-        f"{share:.1f} %",
-        f"{figures.rate:,.1f}" if figures.rate else "–",
-        _duration(left) if left is not None else "–",
-    )
+    share = f"{int(1000 * finished / registered) / 10:.1f} %" if registered else "–"
+    counted = [("registered", f"{registered:,}"), ("done", f"{max(0, finished - failed):,}")]
+    figures = [
+        ("of all images", share),
+        *(counted if one.counted else [("registered", "being counted")]),
+        ("failed", f"{failed:,}"),
+        ("open", f"{one.left:,}"),
+        ("images a second", f"{one.images_per_second:,.1f}" if one.images_per_second else "–"),
+        ("time left", _duration(one.seconds_left) if one.seconds_left is not None else "–"),
+    ]
+    lost = one.counted.lost if one.counted else 0
+    complete = one.counted is not None and one.counted.complete and registered > 0 and one.left == 0
+    return Encoder(one.name, one.active, registered, finished, figures, lost, complete, share)
 
 
 def _duration(seconds: float) -> str:
@@ -110,7 +106,7 @@ def _ago(moment: datetime) -> str:
     return f"{_duration((datetime.now(UTC) - moment).total_seconds())} ago"
 
 
-def _worker(one: Any, encoder: str) -> dict[str, Any]:
+def _worker(one: WorkerStatus, encoder: str) -> dict[str, Any]:
     busy = (one.fetch_busy, one.decode_busy, one.encode_busy, one.store_busy)
     return {
         "name": one.name,
@@ -122,46 +118,37 @@ def _worker(one: Any, encoder: str) -> dict[str, Any]:
     }
 
 
-def _source(one: dict[str, Any]) -> dict[str, Any]:
+def _source(one: SourceStatus) -> dict[str, Any]:
     state = "is being read"
-    if one["error"]:
-        state = f"broke off: {one['error']}"
-    elif one["ended_at"] is not None:
+    if one.error:
+        state = f"broke off: {one.error}"
+    elif one.ended_at is not None:
         state = "read to its end"
-    counts = (("new", one["new"]), ("changed", one["changed"]), ("refused", sum(one["refused"].values())))
+    counts = (("new", one.new), ("changed", one.changed), ("refused", sum(one.refused.values())))
     return {
-        "name": without_secrets(one["name"]),
+        "name": without_secrets(one.name),
         "state": state,
         "read": ", ".join(f"{count:,} {word}" for word, count in counts if count) or "nothing new",
-        "seen": _ago(one["read_at"]),
+        "seen": _ago(one.read_at),
     }
 
 
-def _reasons(connection: Connection, encoder: str, root: str) -> list[dict[str, Any]]:
+def _reasons(connection: Connection, one: EncoderStatus, root: str) -> list[dict[str, Any]]:
     """Failures by reason, most frequent first, each with the latest of its images."""
     found = []
-    for code, count in books.count_reasons(connection, encoder).items():
+    for code, count in one.failures.items():
         reason = next(each for each in Reason if each == code)
-        latest = books.list_failures(connection, encoder, [reason], SHOWN)
-        keys = [one.image for one in latest]
-        pictures = {
-            row["key"]: Picture(**as_picture(row))
-            for row in rows(connection, QUERIES["pictures"], {"keys": keys})
-        }
-        images = [_failed(one, pictures.get(one.image), root) for one in latest]
+        latest = list_failures(connection, one.name, reason, limit=SHOWN).items
+        images = [_failed(image, root) for image in latest]
         found.append(
-            {"encoder": encoder, "reason": code, "count": count, "meaning": reason.meaning, "images": images}
+            {"encoder": one.name, "reason": code, "count": count, "meaning": reason.meaning, "images": images}
         )
     return found
 
 
-def _failed(one: FailedImage, picture: Picture | None, root: str) -> dict[str, Any]:
-    shown = tile(picture, root) if picture else None
+def _failed(one: FailedImage, root: str) -> dict[str, Any]:
     return {
-        "key": one.image,
-        "href": image_address(one.image, root),
-        "small": shown.small if shown else "",
-        "small_next": shown.small_next if shown else (),
+        "tile": tile(one, root),
         "detail": one.detail,
         "attempts": one.attempts,
         "failed_at": f"{one.failed_at:%-d %B %Y, %H:%M}",

@@ -23,6 +23,7 @@ function watchLoads() {
 
 async function load(place) {
   place.setAttribute("aria-busy", "true");
+  place.querySelector("p")?.replaceChildren("Asking the network…");
   try {
     const { page } = await ask(place.dataset.load);
     replace(`#${place.id}`, page);
