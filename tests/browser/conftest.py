@@ -19,6 +19,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from cli.demo import find_photographs, make_copies, serving, write_table
 from explorer.app import create_app
+from lookalike import analyses, clusters, duplicates, kinds, ledger, search, unwanted
+from lookalike.analyses import Analysis
+from lookalike.clusters import Wish
+from lookalike.database import Connection, connect
+from lookalike.duplicates import Criteria
 from lookalike.services import Endpoints
 from lookalike.settings import Settings
 from tests.conftest import new_database
@@ -103,6 +108,8 @@ def archive(
         with explorer_over(settings, database_url) as url:
             one = Explorer(url, database_url, photographs, system)
             _embed(one, browser, str(write_table(photographs, address)))
+            with connect(database_url, application_name="test") as connection:
+                _catalogue(connection)
             yield one
     system.stop()
     with pytest.raises(StopIteration):
@@ -121,11 +128,30 @@ def _embed(one: Explorer, browser: Browser, table: str) -> None:
         time.sleep(0.3)
     assert running.returncode == 0, one.system.logs()
     page.close()
-    examples = one.photographs / "examples.txt"
-    examples.write_text("".join(f"demo/{name}/original.jpg\n" for name in UNWANTED))
-    one.system.run("duplicates", "find", "--max-distance", "0.15", "--likeness", "0.5")
-    one.system.run("clusters", "make", "--clusters", "8")
-    one.system.run("unwanted", "learn", "textures", "--examples", str(examples))
+
+
+def _catalogue(connection: Connection) -> None:
+    """Finds near-duplicates, clusters and unwanted images, as workers do, but in this process: it takes a second."""
+    encoder = search.active_encoder(connection)
+    duplicates.begin(connection, encoder, Criteria(0.15, 0.5), turned=False)
+    clusters.begin(connection, clusters.plan(connection, encoder, Wish(clusters=8)))
+    while claims := ledger.lease(connection, encoder, "analysis", 100, 60, batch=1):
+        for claim in claims:
+            chunk = ledger.start(connection, claim, "test", 60)
+            assert chunk is not None
+            assert chunk.analysis is not None
+            _analyse(connection, chunk, analyses.find(connection, chunk.analysis))
+    kinds.settle(connection)
+    examples = [f"demo/{name}/original.jpg" for name in UNWANTED]
+    unwanted.learn(connection, "textures", examples, by="test")
+
+
+def _analyse(connection: Connection, chunk: ledger.Chunk, analysis: Analysis) -> None:
+    kind = kinds.KINDS[analysis.kind]
+    found = kind.find(connection, analysis, chunk.images, lambda _: [])
+    ledger.finish_analysis(
+        connection, chunk, lambda each, done: kind.store(each, analysis, done.images, found)
+    )
 
 
 @dataclass
