@@ -14,6 +14,7 @@ from cli.clusters import clusters_app
 from cli.duplicates import duplicates_app
 from cli.encoders import encoders_app
 from cli.index import index_app
+from cli.maps import map_app
 from cli.ready import ready
 from cli.serve import serve
 from cli.services import migrate, services_app
@@ -59,6 +60,7 @@ app.add_typer(duplicates_app, name="duplicates")
 app.add_typer(clusters_app, name="clusters")
 app.add_typer(unwanted_app, name="unwanted")
 app.add_typer(thumbnails_app, name="thumbnails")
+app.add_typer(map_app, name="map")
 
 
 @app.callback(invoke_without_command=True)

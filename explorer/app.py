@@ -16,6 +16,7 @@ from explorer.api import routers, state
 from explorer.archive import Archive
 from explorer.headers import SecurityHeaders
 from explorer.limits import BodyLimit, Proxies, RateLimit
+from explorer.mapping import Maps
 from explorer.metrics import Measured, Metrics
 from explorer.paths import ApiPaths
 from explorer.pictures import Pictures
@@ -61,6 +62,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.archive = Archive(settings, database_url)
     app.state.books = BookKeeper(app.state.archive)
     app.state.pictures = Pictures(settings, app.state.metrics)
+    app.state.maps = Maps()
     add_problem_handlers(app)
     for router in routers():
         app.include_router(router, prefix=API)

@@ -18,7 +18,7 @@ class Record(BaseModel):
 
 
 class Thumbnail(Record):
-    """Where a browser sees the picture: null where it cannot; with a slash first, it is an address of the explorer's."""
+    """Where a browser sees the picture: null where it cannot; with a slash first, it is one of the explorer's."""
 
     small: str | None
     large: str | None

@@ -14,8 +14,8 @@ from explorer.pages import (
     decisions,
     duplicates,
     images,
+    map,
     pictures,
-    placeholders,
     status,
     unwanted,
     walls,
@@ -25,7 +25,7 @@ from explorer.pages.errors import error_page
 from explorer.pages.learning import Learning
 from explorer.pages.rendering import STATIC, digest
 
-ROUTERS = (walls, images, pictures, clusters, duplicates, unwanted, status, decisions, placeholders)
+ROUTERS = (walls, images, map, pictures, clusters, duplicates, unwanted, status, decisions)
 
 
 class Files(StaticFiles):

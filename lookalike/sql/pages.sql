@@ -10,9 +10,5 @@ where kind = 'unwanted' and subject = array[%(key)s::text] and undone_at is null
 
 -- name: pictures
 -- Some images by their keys, unwanted ones too, with what a page shows of each.
-select key, url, protocol, work, title, licence, credit, aspect_ratio, average_colour from images
+select key, url, protocol, work, title, licence, credit, aspect_ratio, average_colour, thumbnail_of(id) as kept from images
 where key = any(%(keys)s::text[])
-
--- name: colours
--- The shape and the colours of an image, for when its picture cannot be shown.
-select aspect_ratio, palette, palette_shares from images where key = %(key)s

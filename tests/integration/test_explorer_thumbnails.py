@@ -82,7 +82,9 @@ def test_an_image_on_the_web_is_shown_from_there(client: TestClient, connection:
     """Without a thumbnail, the route leads to the file; what needs a signature stays where it is."""
     got = client.get("/thumbnails/web.jpg")
     assert (got.status_code, got.headers["location"]) == (302, "https://example.org/web.jpg")
-    connection.execute("update images set url = 'https://u:secret@example.org/web.jpg?sig=abc' where key = 'web.jpg'")
+    connection.execute(
+        "update images set url = 'https://u:secret@example.org/web.jpg?sig=abc' where key = 'web.jpg'"
+    )
     assert "secret" not in str(client.get("/thumbnails/web.jpg").headers)
     assert "abc" not in str(client.get("/thumbnails/web.jpg").headers)
 

@@ -259,7 +259,13 @@ def bucket() -> Iterator[Any]:
 
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
 def test_files_are_kept_elsewhere_and_go_with_their_image(
-    kind: str, settings: Settings, connection: Connection, database_url: str, folder: Path, tmp_path: Path, bucket: Any
+    kind: str,
+    settings: Settings,
+    connection: Connection,
+    database_url: str,
+    folder: Path,
+    tmp_path: Path,
+    bucket: Any,
 ) -> None:
     """In a folder or bucket: written under names of their own, replaced, deleted with the image; nothing is left."""
     address = f"s3://{BUCKET}/small/" if kind == "bucket" else str(tmp_path / "small")
@@ -286,13 +292,20 @@ def test_files_are_kept_elsewhere_and_go_with_their_image(
     sweep_thumbnails(cache, connection)
     assert len(names()) == 4
     deletion.remove(connection, Removal(key="deep.tif"))
-    assert sum(thumbnails.remove(connection, f"s3://{BUCKET}/small" if kind == "bucket" else f"file://{address}")) == 3
+    assert (
+        sum(
+            thumbnails.remove(connection, f"s3://{BUCKET}/small" if kind == "bucket" else f"file://{address}")
+        )
+        == 3
+    )
     sweep_thumbnails(cache, connection)
     assert names() == []
     assert connection.execute("select count(*) from thumbnail_leftovers").fetchone() == (0,)
 
 
-def test_a_file_that_was_written_for_nothing_is_found(connection: Connection, folder: Path, tmp_path: Path) -> None:
+def test_a_file_that_was_written_for_nothing_is_found(
+    connection: Connection, folder: Path, tmp_path: Path
+) -> None:
     """A worker that dies between the file and the row leaves a note, and the file is deleted when it is due."""
     place = Folder(tmp_path / "small")
     cache = Cache(place, local=False)
@@ -304,7 +317,9 @@ def test_a_file_that_was_written_for_nothing_is_found(connection: Connection, fo
     assert list((tmp_path / "small").rglob("*.jpg")) == []
 
 
-def test_nothing_but_thumbnails_is_read_or_deleted(connection: Connection, folder: Path, tmp_path: Path) -> None:
+def test_nothing_but_thumbnails_is_read_or_deleted(
+    connection: Connection, folder: Path, tmp_path: Path
+) -> None:
     """A row that names another file leads nowhere, whoever wrote it."""
     (tmp_path / "small").mkdir()
     (tmp_path / "secret.jpg").write_bytes(b"secret")
@@ -335,7 +350,9 @@ def test_a_place_that_is_away_costs_no_image(
     (tmp_path / "taken").write_text("a file")
     before = missed.count
     work(
-        settings.model_copy(update={"thumbnails": str(tmp_path / "taken" / "small")}), connection, database_url
+        settings.model_copy(update={"thumbnails": str(tmp_path / "taken" / "small")}),
+        connection,
+        database_url,
     )
 
     assert books.count_books(connection, "tiny") == books.Books(4, 4, 0, 0, 0)

@@ -45,7 +45,9 @@ def difference(one: Image.Image, other: Image.Image) -> float:
     return float(np.abs(np.asarray(one, np.int16) - np.asarray(other.resize(one.size), np.int16)).mean())
 
 
-@pytest.mark.parametrize("size", [(1200, 800), (800, 1200), (4000, 300), (300, 4000), (321, 320), (100, 60), (16, 16)])
+@pytest.mark.parametrize(
+    "size", [(1200, 800), (800, 1200), (4000, 300), (300, 4000), (321, 320), (100, 60), (16, 16)]
+)
 def test_it_is_the_whole_picture_in_its_shape(size: tuple[int, int]) -> None:
     """320 pixels on the longer side, nothing cropped, nothing enlarged; whatever scale it was decoded at."""
     original = PHOTOGRAPH.resize(size)
@@ -95,7 +97,7 @@ def test_it_is_upright(form: str, orientation: int) -> None:
 
 
 def test_huge_pictures_are_not_decoded_in_full() -> None:
-    """What the decoder holds of 60 megapixels suffices, also for a small encoder; and a thread of a picture is quick."""
+    """What the decoder holds of 54 megapixels suffices, for a small encoder too; a thread of a picture is quick."""
     huge = save(PHOTOGRAPH.resize((9000, 6000)), "JPEG", quality=60)
     assert look(huge).size == (320, 213)
     # An encoder of 64 pixels needs 96 on the shorter side: where fewer than 320 are left, the thumbnail has these.
@@ -117,7 +119,9 @@ def test_without_a_wish_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (one == other).all()
 
 
-def test_a_failure_costs_the_image_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_costs_the_image_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """It is logged and counted; the image is decoded as ever."""
 
     def fail(_: object) -> bytes:
