@@ -12,6 +12,7 @@ from bench import (
     datapath,
     duplicates,
     events,
+    explorer_map,
     fidelity,
     hosts,
     ledger,
@@ -44,6 +45,8 @@ SLOW = {
     "workers": worker.run_several,
     # Downloads its pictures: `make bench-odd`.
     "odd": odd.run,
+    # Need Chromium.
+    "explorer-map": explorer_map.run,
 }
 # What `make bench-intake` runs.
 INTAKE = {
