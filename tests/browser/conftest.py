@@ -102,7 +102,7 @@ def archive(
     make_copies(find_photographs(), photographs)
     databases = new_database(endpoints.database_url, template_database)
     database_url = next(databases)
-    system = Lookalike(folder, database_url, endpoints.broker_url)
+    system = Lookalike(folder, database_url, endpoints.broker_url, LOOKALIKE_CHUNK_SIZE="8")
     with serving(photographs) as address:
         settings = Settings(_env_file=None, home=folder, explorer_image_sources=f"https: {address}")
         with explorer_over(settings, database_url) as url:
