@@ -89,5 +89,5 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             expose_headers=["ETag", "Retry-After"],
         )
     app.add_middleware(SecurityHeaders, image_sources=settings.explorer_image_sources)
-    app.add_middleware(Measured, metrics=app.state.metrics)
+    app.add_middleware(Measured, metrics=app.state.metrics, api=API)
     app.add_middleware(Proxies, believed=parse_networks(settings.explorer_proxies))

@@ -42,8 +42,9 @@ class Metrics:
 class Measured:
     """The middleware that counts requests; plain ASGI because every request passes it."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, api: str) -> None:
         self._app = app
+        self._api = api
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,9 +63,15 @@ class Measured:
         try:
             await self._app(scope, receive, noted)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
+            route = self._route(scope)
             self._metrics.requests.labels(_method(scope), route, code).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
+
+    def _route(self, scope: Scope) -> str:
+        """The route as it is written, of which there are few; FastAPI leaves out what its router is put under."""
+        route = str(getattr(scope.get("route"), "path", "none"))
+        below = scope["path"].startswith(f"{self._api}/") and route.startswith("/")
+        return route if not below or route.startswith(self._api) else self._api + route
 
 
 def _method(scope: Scope) -> str:
