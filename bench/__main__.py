@@ -12,6 +12,7 @@ from bench import (
     datapath,
     duplicates,
     events,
+    explorer_paint,
     fidelity,
     hosts,
     ledger,
@@ -41,6 +42,8 @@ SLOW = {
     "devices": datapath.feed_devices,
     "hosts": hosts.run,
     "memory": memory.run,
+    # In Debian's Chromium: `make browser` installs it.
+    "explorer-paint": explorer_paint.run,
     "workers": worker.run_several,
     # Downloads its pictures: `make bench-odd`.
     "odd": odd.run,

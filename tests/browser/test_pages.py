@@ -10,7 +10,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PHONE, Explorer, Visit
+from tests.browser.archive import PHONE, Explorer
+from tests.browser.conftest import Visit
 
 Open = Callable[..., Visit]
 CAT = "demo/chelsea/original.jpg"
@@ -151,7 +152,9 @@ def test_what_is_no_picture_is_refused_in_words(archive: Explorer, visit: Open) 
     page.locator("#picture-file").set_input_files(
         {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture at all"}
     )
-    expect(page.locator("main [role=alert]").last).to_contain_text("the bytes are not an image", timeout=30_000)
+    expect(page.locator("main [role=alert]").last).to_contain_text(
+        "the bytes are not an image", timeout=30_000
+    )
     expect(page.locator("#picture-file")).to_be_attached()
     assert all("Failed to load resource" in said for said in one.complaints)
     one.complaints.clear()
