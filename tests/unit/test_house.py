@@ -22,10 +22,11 @@ SQL_FILES = sorted(path.stem for path in (ROOT / "lookalike" / "sql").glob("*.sq
         "orchestrator.intake",
         "orchestrator.sources",
         "cli.main",
+        "explorer.app",
     ],
 )
 def test_torch_stays_out(module: str) -> None:
-    """The orchestrator, and the command that starts it, import neither torch nor Pillow, which its image lacks."""
+    """Orchestrator, explorer and the command that starts them import no torch and no Pillow: their image has none."""
     code = f"import sys, {module}; print([m for m in ('torch', 'PIL', 'pycurl', 'simplejpeg') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
