@@ -10,6 +10,7 @@ from PIL import Image as Pictures
 from playwright.sync_api import Browser, Page
 
 from lookalike import services
+from lookalike.database import connect
 from lookalike.migrate import migrate
 from lookalike.settings import Settings
 from tests.browser.archive import DESKTOP, PHONE, Explorer, chromium, embedded, find_chromium
@@ -47,6 +48,11 @@ def main() -> None:
             chromium(path) as browser,
             embedded(home, endpoints.database_url, endpoints.broker_url, browser) as archive,
         ):
+            with connect(archive.database_url, application_name="screenshots") as connection:
+                # The names of this machine and its folders are no part of the picture.
+                connection.execute("update workers set name = 'worker-1'")
+                connection.execute("update sources set name = 'demo/images.jsonl'")
+                connection.execute("update images set source = 'demo/images.jsonl'")
             take_all(browser, archive)
     finally:
         services.down(settings)
