@@ -13,6 +13,7 @@ from bench import (
     duplicates,
     events,
     explorer_map,
+    explorer_paint,
     fidelity,
     hosts,
     ledger,
@@ -42,6 +43,8 @@ SLOW = {
     "devices": datapath.feed_devices,
     "hosts": hosts.run,
     "memory": memory.run,
+    # In Debian's Chromium: `make browser` installs it.
+    "explorer-paint": explorer_paint.run,
     "workers": worker.run_several,
     # Downloads its pictures: `make bench-odd`.
     "odd": odd.run,

@@ -4,9 +4,8 @@ Chromium draws without a GPU here, which is the worst case: everything is done b
 """
 
 import io
-import os
-import shutil
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import uvicorn
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from bench.pictures import make_picture
 from bench.services import fresh_database
@@ -26,15 +25,13 @@ from lookalike.encoders import EncoderSpec, Preprocessing
 from lookalike.images import Image
 from lookalike.settings import Settings
 from lookalike.thumbnails import Cache, Thumbnail
+from tests.browser.archive import DESKTOP, chromium, find_chromium
 
 IMAGES = 20_000
 PICTURES = 200
 SPEC = EncoderSpec(
     "tiny", 16, "none", "none", "halved", "none", Preprocessing(16, 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
 )
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
-VIEW = {"width": 1440, "height": 900}
 # Moves in a circle for so long, one step before each frame, and says how far apart frames were, and how long our part
 # of each took.
 PAN = """
@@ -64,15 +61,13 @@ async ([zoom, seconds]) => {
 
 def run(settings: Settings) -> None:
     """Prints the times of frames, and of a page of the same browser that draws nothing."""
-    path = os.environ.get("LOOKALIKE_CHROMIUM") or shutil.which("chromium")
+    path = find_chromium()
     if path is None:
-        print("no Chromium on this machine: `make browser` installs Debian's")
-        return
+        sys.exit("no Chromium on this machine: `make browser` installs Debian's")
     with fresh_database(settings) as (url, connection), serving(url) as address:
         fill(connection)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
-            page = browser.new_page(viewport=VIEW)
+        with chromium(path) as browser:
+            page = browser.new_page(viewport=DESKTOP)
             rows = [("nothing (an empty page)", *summary(idle(page), None))]
             since = time.perf_counter()
             page.goto(f"{address}/map")
@@ -81,7 +76,6 @@ def run(settings: Settings) -> None:
             for words, zoom in (("all 20,000 as squares", 1), ("a quarter, larger squares", 4), ("pictures", 14)):
                 measured = page.evaluate(PAN, [zoom, 5])
                 rows.append((words, *summary(measured["apart"], measured["drawn"])))
-            browser.close()
     print_table(
         f"The map, {IMAGES:,} images, 1,440 x 900, Chromium without a GPU; milliseconds",
         ("while it moves", "frames apart, median", "95 %", "frames/s", "drawing, median", "95 %"),

@@ -39,8 +39,11 @@ SHOWN = ("chelsea", "coffee", "motorcycle_left", "rocket", "china", "flower")
 NEIGHBOURS = 5
 
 
-def run_demo(session: Session, folder: Path | None = None) -> None:
-    """Registers, embeds and searches; prints neighbours and the path of the contact sheet it wrote."""
+def run_demo(session: Session, folder: Path | None = None, explorer: tuple[str, int] | None = None) -> None:
+    """Registers, embeds and searches; prints neighbours and the path of the contact sheet it wrote.
+
+    With an address for the `explorer`, host and port, it ends with that: pictures are served as long as it runs.
+    """
     home = (session.settings.home / "demo").absolute()
     originals = sorted(p for p in folder.iterdir() if p.is_file()) if folder else find_photographs()
     if not originals:
@@ -53,22 +56,36 @@ def run_demo(session: Session, folder: Path | None = None) -> None:
         kept = session.settings.model_copy(update={"thumbnails": "database"})
         session = replace(session, settings=kept)
     with serving(home) as address:
-        table = write_table(home, address)
-        output.errors.print(f"{len(originals)} photographs and their copies are served at {address}")
-        books, _ = run(session, [str(table)])
-        output.console.print(
-            f"{books.registered} images registered = {books.done} done + {books.failed} failed + {books.open} open",
-            highlight=False,
-        )
-        names = [p.stem for p in originals]
-        shown = [name for name in SHOWN if name in names] or names[: len(SHOWN)]
-        sheet = home / "contact-sheet.png"
-        with session.connect() as connection:
-            rows = [
-                (key, search.similar(connection, key, NEIGHBOURS, encoder=session.settings.encoder))
-                for key in (f"demo/{name}/original.jpg" for name in shown)
-            ]
-            write_sheet(sheet, rows, connection, session.settings)
+        _embed_and_show(session, originals, home, address)
+        if explorer is not None:
+            from cli.serve import run_server
+
+            run_server(showing_pictures_of(session, address), *explorer)
+
+
+def showing_pictures_of(session: Session, address: str) -> Session:
+    """A session whose explorer shows the demo's pictures as well, which do not come over https."""
+    sources = f"{session.settings.explorer_image_sources} {address}"
+    return replace(session, settings=session.settings.model_copy(update={"explorer_image_sources": sources}))
+
+
+def _embed_and_show(session: Session, originals: list[Path], home: Path, address: str) -> None:
+    table = write_table(home, address)
+    output.errors.print(f"{len(originals)} photographs and their copies are served at {address}")
+    books, _ = run(session, [str(table)])
+    output.console.print(
+        f"{books.registered} images registered = {books.done} done + {books.failed} failed + {books.open} open",
+        highlight=False,
+    )
+    names = [p.stem for p in originals]
+    shown = [name for name in SHOWN if name in names] or names[: len(SHOWN)]
+    sheet = home / "contact-sheet.png"
+    with session.connect() as connection:
+        rows = [
+            (key, search.similar(connection, key, NEIGHBOURS, encoder=session.settings.encoder))
+            for key in (f"demo/{name}/original.jpg" for name in shown)
+        ]
+        write_sheet(sheet, rows, connection, session.settings)
     for key, neighbours in rows:
         output.print_table(
             key, ("rank", "distance", "image"), [(n.rank, n.distance, n.image) for n in neighbours]

@@ -1,6 +1,7 @@
 """`lookalike serve`: the explorer, pages and HTTP API, until it is told to stop."""
 
 import logging
+import signal
 from typing import Annotated
 
 import typer
@@ -47,10 +48,10 @@ def run_server(session: Session, host: str, port: int) -> None:
     output.console.print(
         f"the explorer is at http://{shown}:{listening.getsockname()[1]}/", highlight=False, soft_wrap=True
     )
+    # Uvicorn ends in order on these, and then raises them again, for whoever was there before it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     try:
         uvicorn.Server(config).run([listening])
-    except KeyboardInterrupt:
-        # Uvicorn ends in order, then raises the signal again.
-        pass
     finally:
         listening.close()

@@ -12,6 +12,7 @@ import typer
 
 from cli import output
 from cli.options import Json, Sources
+from cli.serve import Host, Port
 from cli.session import ensure_encoder, log_to_terminal, open_session
 from cli.state import as_dict, print_books
 from lookalike import books
@@ -132,8 +133,11 @@ def run(
 
 def demo(
     images: Annotated[Path | None, typer.Option(help="Another folder of photographs.")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="End with the explorer, to look at them.")] = False,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
 ) -> None:
     """Does the main job end to end on bundled photographs, and writes a contact sheet picture."""
     from cli.demo import run_demo
 
-    run_demo(open_session(), images)
+    run_demo(open_session(), images, (host, port) if serve else None)

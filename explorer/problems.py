@@ -92,13 +92,13 @@ REASONS: dict[Reason, int] = {
     Reason.UNSUPPORTED: 415,
     Reason.NOT_AN_IMAGE: 415,
     Reason.NO_IMAGE: 415,
+    Reason.HTML_PAGE: 415,
     Reason.FORBIDDEN_ADDRESS: 403,
     Reason.TIMEOUT: 504,
     Reason.UNREACHABLE: 502,
     Reason.SERVER_ERROR: 502,
     Reason.THROTTLED: 502,
     Reason.INCOMPLETE: 502,
-    Reason.HTML_PAGE: 502,
     Reason.NOT_FOUND: 502,
     Reason.FORBIDDEN: 502,
     Reason.REJECTED: 502,
@@ -188,7 +188,7 @@ async def _answer_validation(request: Request, error: Exception) -> Response:
 
 async def _answer_known(request: Request, error: Exception) -> Response:
     problem = describe(error)
-    if problem.status >= 500:
+    if problem.status >= 500 and not isinstance(error, errors.ImageError):
         log.warning(
             "%s %s: %s", request.method, request.url.path, type(error).__name__, exc_info=_trace(error)
         )

@@ -83,7 +83,7 @@ def list_members(
     else:
         distance, after = read_cursor(cursor, (-1.0, ""))
     asked = {"cluster": cluster.cluster, "after_distance": distance, "after": after, "limit": limit + 1}
-    found = rows(connection, QUERIES[f"{cluster.of.removesuffix('s')}_members"], asked)
+    found = rows(connection, QUERIES["image_members" if cluster.of == "images" else "work_members"], asked)
     last = "id" if cluster.of == "images" else "work"
     return page(
         found, limit, lambda row: ClusterMember(**as_picture(row)), lambda row: (row["distance"], row[last])

@@ -19,7 +19,8 @@ class Image:
     when it changes, the image is embedded again; None means that the source cannot tell. `source` is what announced it
     first, `digitised` the day of its digitisation (an ISO date); without one, that of its registration is taken.
     `as_of` is when the source saw it so (an ISO time with its zone, as of an event or of S3's LastModified): what was
-    seen earlier never replaces what was seen later. None: the source cannot tell. `outside`: the address is not the
+    seen earlier never replaces what was seen later. None: the source cannot tell. `credit` is whom to name where the
+    picture is shown. `outside`: the address is not the
     operator's own, but came from a document on the web or an event; see lookalike/guard.py.
     """
 
@@ -35,6 +36,7 @@ class Image:
     digitised: str | None = None
     as_of: str | None = None
     outside: bool = False
+    credit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,8 @@ def add_analyses(connection: Connection) -> None:
         "insert into cluster_centres (analysis, number, centre, cluster, size, spread, exemplars)"
         " select 1000, id - 1, '[1,0,0,0]', id, 30, 0.1, array['image/00000', 'image/00001'] from cluster_identities;"
         "select make_members('images', 1000);"
-        "insert into clustered_images select 1000, image_id, image_id % 2, 0.1 + (image_id % 7) / 100.0 from vectors_tiny"
+        "insert into clustered_images"
+        " select 1000, image_id, image_id % 2, 0.1 + (image_id % 7) / 100.0 from vectors_tiny"
     )
     connection.execute(
         "insert into duplicate_pairs (encoder, a, b, distance, likeness) values ('tiny', 1, 2, 0.01, 0.99),"

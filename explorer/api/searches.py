@@ -15,6 +15,7 @@ from explorer.archive import AnArchive
 from explorer.pictures import ThePictures
 from explorer.reading import Filters
 from explorer.records import Neighbours
+from lookalike import books
 from lookalike.errors import ConfigurationError
 
 router = APIRouter(tags=["search"])
@@ -93,6 +94,8 @@ def search_with_picture(
     """
     with archive.reading() as connection:
         chosen = encoder or archive.encoder(connection)
+        # Nobody has a network loaded that finds nothing here.
+        books.vectors_table(connection, chosen)
     # No connection is held while the picture is fetched and embedded.
     if sent.file is None:
         vector = pictures.embed_address(sent.name, chosen)

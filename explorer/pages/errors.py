@@ -1,5 +1,7 @@
 """Errors as pages: what is wrong, and what can be done about it from here."""
 
+from urllib.parse import unquote
+
 from fastapi import Request
 from fastapi.responses import Response
 
@@ -42,5 +44,5 @@ def _sought(request: Request) -> str | None:
     """The key that was asked for, to look for what begins like it."""
     path = request.url.path.removeprefix(root_of(request))
     if path.startswith("/images/"):
-        return path.removeprefix("/images/")
+        return unquote(path.removeprefix("/images/"))
     return request.query_params.get("key")

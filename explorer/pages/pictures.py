@@ -72,7 +72,8 @@ def look(
         found = _search(archive, pictures, chosen, file if is_file else None, url)
     except (BusyError, EncoderError, ForbiddenAddressError, ImageError) as error:
         problem = describe(error)
-        trouble = f"{words} cannot be searched with: {problem.detail}"
+        why = error.reason.meaning if isinstance(error, ImageError) else problem.detail
+        trouble = f"{words} cannot be searched with: {why}."
         return _page(request, encoders, "Search with a picture", trouble=trouble, status=problem.status)
     sent = Sent(words, None if is_file else public_address(url))
     heading = f"{len(found.neighbours)} images like yours"

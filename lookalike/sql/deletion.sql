@@ -20,7 +20,7 @@ order by key for update
 insert into deleted_images as d (key, url, content, as_of, by_hand, image)
 select i.key, case when %(url)s::text is not null then i.url end, i.content, coalesce(%(as_of)s::timestamptz, now()),
     %(by_hand)s, to_jsonb(t) from images i, lateral (select i.key, i.url, i.protocol, i.work, i.title, i.licence,
-    i.access, i.content, i.source, i.digitised, i.outside) t
+    i.access, i.content, i.source, i.digitised, i.outside, i.credit) t
 where i.id = any(%(ids)s) order by i.key
 on conflict (key) do update set url = excluded.url, content = excluded.content, as_of = excluded.as_of,
     by_hand = d.by_hand or excluded.by_hand, image = excluded.image, deleted_at = now()

@@ -2,7 +2,7 @@
 -- Where a batch of announcements waits to be merged; one for each connection.
 create temporary table if not exists incoming (
     key text, url text, protocol text, work text, title text, licence text, access text, content text, digitised text,
-    as_of text, outside boolean, source text
+    as_of text, outside boolean, credit text, source text
 ) on commit delete rows
 
 -- name: copy_incoming
@@ -36,18 +36,19 @@ select count(*) from said where not back
 -- there), a new address counts as new content, and so does an event that knows the content. An address that the operator
 -- has given stays his own, whoever repeats it from outside. `offset 0` keeps the planner from reading all of a middling
 -- archive for every batch: each key is looked up in the index.
-insert into images as i (key, url, protocol, work, title, licence, access, content, source, digitised, as_of, outside)
+insert into images as i (
+    key, url, protocol, work, title, licence, access, content, source, digitised, as_of, outside, credit)
 select n.key, n.url, n.protocol, n.work, n.title, n.licence, n.access, n.content, n.source,
-    coalesce(n.digitised::date, i.digitised, current_date), coalesce(n.as_of::timestamptz, i.as_of), n.outside
+    coalesce(n.digitised::date, i.digitised, current_date), coalesce(n.as_of::timestamptz, i.as_of), n.outside, n.credit
 from incoming n left join lateral (select * from images i where i.key = n.key offset 0) i on true
 where i.id is null
    or not coalesce(n.as_of::timestamptz < i.as_of, false)
-   and (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised, i.as_of, i.outside)
+   and (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised, i.as_of, i.outside, i.credit)
    is distinct from (
        n.url, n.protocol, coalesce(n.work, i.work), coalesce(n.title, i.title), coalesce(n.licence, i.licence),
        coalesce(n.access, i.access), coalesce(n.content, i.content), coalesce(i.source, n.source),
        coalesce(n.digitised::date, i.digitised), coalesce(n.as_of::timestamptz, i.as_of),
-       n.outside and (i.outside or i.url <> n.url))
+       n.outside and (i.outside or i.url <> n.url), coalesce(n.credit, i.credit))
 order by n.key
 on conflict (key) do update set
     url = excluded.url,
@@ -61,17 +62,18 @@ on conflict (key) do update set
     digitised = excluded.digitised,
     as_of = coalesce(excluded.as_of, i.as_of),
     outside = excluded.outside and (i.outside or i.url <> excluded.url),
+    credit = coalesce(excluded.credit, i.credit),
     revision = i.revision + coalesce(
         excluded.content <> i.content,
         excluded.url <> i.url or %(event)s and excluded.content is not null)::integer,
     changed_at = now()
 where not coalesce(excluded.as_of < i.as_of, false)
-  and (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised, i.as_of, i.outside)
+  and (i.url, i.protocol, i.work, i.title, i.licence, i.access, i.content, i.source, i.digitised, i.as_of, i.outside, i.credit)
   is distinct from (
     excluded.url, excluded.protocol, coalesce(excluded.work, i.work), coalesce(excluded.title, i.title),
     coalesce(excluded.licence, i.licence), coalesce(excluded.access, i.access), coalesce(excluded.content, i.content),
     coalesce(i.source, excluded.source), excluded.digitised, coalesce(excluded.as_of, i.as_of),
-    excluded.outside and (i.outside or i.url <> excluded.url))
+    excluded.outside and (i.outside or i.url <> excluded.url), coalesce(excluded.credit, i.credit))
 returning new.id, old.id is null as is_new, old.revision is distinct from new.revision as embed,
     (old.url, old.protocol, old.outside) is distinct from (new.url, new.protocol, new.outside) as moved
 

@@ -77,6 +77,7 @@ def _location(
         title=plain(_text(work, "title")),
         licence=_id_in(location, "license") or None,
         access=next(_statuses(location), None),
+        credit=plain(_text(location, "credit")),
     )
     if closed is not None:
         yield Refused(printable(where), Reason.NOT_OPEN, printable(closed))
@@ -94,6 +95,7 @@ def _location(
             title=described.title,
             licence=described.licence,
             access=described.access,
+            credit=described.credit,
         )
 
 

@@ -7,6 +7,8 @@ label, a licence that is no URI, or a service without a type or given as its id;
 image behind a SpecificResource (six in the cookbook) and `dcTypes:Image`, and takes a login service for the image's.
 """
 
+import html
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -44,6 +46,9 @@ _OTHERS = {
 }
 _MEDIA = {"video/": "video", "audio/": "sound", "application/pdf": "pdf", "text/": "text"}
 
+# Both versions allow a few tags in it.
+_TAG = re.compile(r"</?[A-Za-z][^<>]{0,500}>")
+
 EMPTY_MANIFEST = "no canvases"
 """The detail of a refusal for a manifest without canvases."""
 
@@ -52,7 +57,7 @@ EMPTY_MANIFEST = "no canvases"
 class Described:
     """What a catalogue says of a manifest, for its images; what it leaves out, the manifest says.
 
-    Only the licence is the manifest's own, where it has one: it is the closer of the two.
+    Only licence and credit are the manifest's own, where it has them: it is the closer of the two.
     """
 
     work: str | None = None
@@ -60,6 +65,7 @@ class Described:
     licence: str | None = None
     access: str | None = None
     as_of: str | None = None
+    credit: str | None = None
 
 
 def images_of(manifest: Resource, address: str, described: Described | None = None) -> Iterator[Announcement]:
@@ -68,9 +74,10 @@ def images_of(manifest: Resource, address: str, described: Described | None = No
     Thumbnails, ranges, comments, and placeholder and accompanying canvases are ignored. `address` is where
     the manifest was found: the work is its id or, without one, this address. An image's address is its
     service's base id as written (protocol "iiif"), or the file's when no IIIF service serves it; its key is
-    `records.key_of_url`. The title is the labels of manifest, canvas and, among choices, image; the licence
-    that of the closest of them. The detail of a refused canvas is one of the words sound, video, pdf, text,
-    other and nothing, that of a manifest without canvases EMPTY_MANIFEST.
+    `records.key_of_url`. The title is the labels of manifest, canvas and, among choices, image; licence and
+    credit (requiredStatement, or attribution) those of the closest of them. The detail of a refused canvas
+    is one of the words sound, video, pdf, text, other and nothing, that of a manifest without canvases
+    EMPTY_MANIFEST.
     """
     described = described or Described()
     base = identifier(manifest) or address
@@ -121,7 +128,12 @@ def resources(value: object) -> list[Resource]:
 
 def label(resource: Resource) -> str:
     """Returns the label as one line: English, else without language, else the first; "" for none."""
-    texts = _by_language(resource.get("label"))
+    return _words(resource.get("label"))
+
+
+def _words(value: object) -> str:
+    """Returns a text of version 3 or 2 as one line, in the language that `label` says."""
+    texts = _by_language(value)
     languages = [*(name for name in texts if name.split("-")[0] == "en"), "none", "@none", *texts]
     words = next((texts[name] for name in languages if texts.get(name)), [])
     return plain("; ".join(str(word) for word in words if isinstance(word, str | int) and word)) or ""
@@ -262,8 +274,16 @@ def _announce(
         title=" – ".join(dict.fromkeys(titles)),
         licence=rights,
         access=described.access,
+        credit=next(filter(None, map(_credit, (picture, canvas, manifest))), described.credit),
     )
     return replace(found, as_of=described.as_of) if isinstance(found, Image) and described.as_of else found
+
+
+def _credit(resource: Resource) -> str:
+    """Returns what must be said where the picture is shown: version 3 labels it, 2 calls it attribution."""
+    required = resource.get("requiredStatement")
+    said = required.get("value") if isinstance(required, dict) else resource.get("attribution")
+    return " ".join(html.unescape(_TAG.sub(" ", _words(said))).split())
 
 
 def _rights(resource: Resource) -> str:

@@ -52,11 +52,12 @@ def announce(
     digitised: str | None = None,
     as_of: str | None = None,
     outside: bool = True,
+    credit: str | None = None,
 ) -> Announcement:
     """Returns the image, or Refused when its key or address cannot be used.
 
-    `where` names the record for people. Without a `key` one is made by `key_of_url`. Title, licence and
-    access are cleaned of unusable characters and cut at 1,000 characters; what identifies (key, url, work,
+    `where` names the record for people. Without a `key` one is made by `key_of_url`. Title, licence, access
+    and credit are cleaned of unusable characters and cut at 1,000 characters; what identifies (key, url, work,
     content) is never altered, but refused. `digitised` is an ISO date, with or without a time; `as_of` is taken
     as it is (see Image). Only who knows that the operator gave the address says that it does not come from
     `outside`.
@@ -84,6 +85,7 @@ def announce(
         digitised=day,
         as_of=as_of,
         outside=outside,
+        credit=plain(credit),
     )
 
 

@@ -39,6 +39,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "title": ("title",),
     "licence": ("licence", "license"),
     "access": ("access",),
+    "credit": ("credit", "attribution"),
     "content": ("content", "etag", "checksum", "version"),
     "digitised": ("digitised", "digitized", "date"),
     "protocol": ("protocol",),
@@ -102,13 +103,12 @@ def read_table(
     `json_lines` says which it is; None looks at the first character. With an `identity` of the file, which changes
     when the file does, it also yields a Checkpoint every 256 rows, and goes on from a `position` of the same identity.
 
-    Columns: key, url (or path), work, title, licence, access, content (etag, checksum, version), digitised
-    (a date), protocol. A
-    row needs an address: a URL (http, https, s3, file) or a path, relative to `base`, which is a folder, or
-    the table's own URL, in which case files of this machine are refused. An address that ends in
-    `/info.json`, or the protocol `iiif`, means a IIIF image service. Without a key, one is made: a file's by
-    `key_of_path`, others by `key_of_url`. CSV is quoted strictly, because a stray quotation mark would
-    otherwise swallow the lines after it in silence.
+    Columns: key, url (or path), work, title, licence, access, credit (attribution), content (etag,
+    checksum, version), digitised (a date), protocol. A row needs an address: a URL (http, https, s3, file)
+    or a path, relative to `base`, which is a folder, or the table's own URL, in which case files of this
+    machine are refused. An address that ends in `/info.json`, or the protocol `iiif`, means a IIIF image
+    service. Without a key, one is made: a file's by `key_of_path`, others by `key_of_url`. CSV is quoted
+    strictly, because a stray quotation mark would otherwise swallow the lines after it in silence.
 
     `name` stands in messages. Raises SourceError when the table as a whole is unreadable or breaks off.
     """
@@ -241,6 +241,7 @@ def _announce(where: str, row: Row, base: Path | str) -> Announcement:
         title=value["title"],
         licence=value["licence"],
         access=value["access"],
+        credit=value["credit"],
         content=value["content"],
         digitised=value["digitised"],
         outside=isinstance(base, str),

@@ -8,7 +8,8 @@ from playwright.sync_api import Page, expect
 
 from lookalike import maps, search
 from lookalike.database import connect
-from tests.browser.conftest import PHONE, UNWANTED, Explorer, Visit
+from tests.browser.archive import PHONE, UNWANTED, Explorer
+from tests.browser.conftest import Visit
 
 Open = Callable[..., Visit]
 

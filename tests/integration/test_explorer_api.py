@@ -53,7 +53,7 @@ def client(archive_url: str) -> Iterator[TestClient]:
         yield made
 
 
-# Reading ---------------------------------------------------------------------------------------------------------------
+# Reading -------------------------------------------------------------------------------------------------------------
 
 
 def test_an_image_and_its_neighbours(client: TestClient) -> None:
@@ -202,7 +202,7 @@ def test_status_and_figures(client: TestClient) -> None:
     assert 'lookalike_explorer_request_seconds_bucket{le="0.1",route="/api/v1/status"}' in figures
 
 
-# Refusing --------------------------------------------------------------------------------------------------------------
+# Refusing ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_bodies_are_limited_and_headers_guard(client: TestClient) -> None:
     assert got.headers["content-security-policy"].startswith("default-src 'none'")
 
 
-# The description ------------------------------------------------------------------------------------------------------
+# The description -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def pairs_state(connection: Connection) -> tuple[list[tuple], ...]:
     )
 
 
-# What they change ------------------------------------------------------------------------------------------------------
+# What they change ----------------------------------------------------------------------------------------------------
 
 
 def test_unwanted_on_sight_leaves_searches_at_once_and_comes_back(
@@ -138,7 +138,7 @@ def test_failures_are_tried_again(client: TestClient) -> None:
     assert (decision["kind"], decision["subject"]) == ("retry", ["tiny"])
 
 
-# Who may make them -----------------------------------------------------------------------------------------------------
+# Who may make them ---------------------------------------------------------------------------------------------------
 
 UNWANTED = {"image": "image/00001", "verdict": "unwanted"}
 

@@ -5,6 +5,7 @@ import { parse, say, trouble } from "./swap.js";
 
 let ours = false; // a picture of this page is being dragged
 let under = null; // the request under way
+let shown = location.pathname; // what this document shows
 
 function path() {
   return document.body.dataset.picture;
@@ -62,7 +63,8 @@ export function watchOutside() {
     if (file instanceof File && file.size) sendFile(file);
     else if (fields.get("url")) sendAddress(fields.get("url"));
   });
-  addEventListener("popstate", () => location.reload());
+  // A step back to the page that a picture was dropped on; steps within a page are none.
+  addEventListener("popstate", () => location.pathname !== shown && location.reload());
 }
 
 function sendFile(file) {
@@ -117,6 +119,7 @@ function send(fields, file) {
     document.querySelector("main").replaceWith(document.adoptNode(main));
     document.title = page.title;
     if (location.pathname !== path()) history.pushState({}, "", path());
+    shown = path();
     document.dispatchEvent(new CustomEvent("swapped"));
     if (file) draw(file);
     const heading = document.querySelector("main h1");
