@@ -30,6 +30,7 @@ from bench import (
     search_quality,
     search_real,
     store,
+    thumbnails,
     worker,
 )
 from bench.services import bench_services
@@ -45,11 +46,11 @@ SLOW = {
     "memory": memory.run,
     # In Debian's Chromium: `make browser` installs it.
     "explorer-paint": explorer_paint.run,
+    "explorer-map": explorer_map.run,
     "workers": worker.run_several,
     # Downloads its pictures: `make bench-odd`.
     "odd": odd.run,
-    # Need Chromium.
-    "explorer-map": explorer_map.run,
+    "thumbnails": thumbnails.run,
 }
 # What `make bench-intake` runs.
 INTAKE = {

@@ -62,7 +62,9 @@ def test_near_images_are_pictures_and_open_by_a_click(visit: Open) -> None:
     page = opened(one)
     place = "document.getElementById('map-canvas').chart"
     page.evaluate(f"{place}.move({place}.points.x[0], {place}.points.y[0]); {place}.scaleBy(12);")
-    page.wait_for_function(f"[...{place}.details.pictures.values()].some((one) => one.complete && one.naturalWidth)")
+    page.wait_for_function(
+        f"[...{place}.details.pictures.values()].some((one) => one.complete && one.naturalWidth)"
+    )
     box = page.locator("#map-canvas").bounding_box()
     assert box is not None
     left, top = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -100,7 +102,11 @@ def test_two_fingers_come_nearer(visit: Open) -> None:
     session = page.context.new_cdp_session(page)
 
     def touch(kind: str, apart: int) -> None:
-        points = [] if kind == "touchEnd" else [{"x": left - apart, "y": top}, {"x": left + apart, "y": top, "id": 1}]
+        points = (
+            []
+            if kind == "touchEnd"
+            else [{"x": left + side * apart, "y": top, "id": number} for number, side in enumerate((-1, 1))]
+        )
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
     touch("touchStart", 20)
@@ -127,4 +133,6 @@ def test_nothing_serious_bars_anybody(visit: Open, scheme: str) -> None:
     page = opened(visit(scheme=scheme))
     expect(page.locator("#map-list a").first).to_be_visible()
     found = Axe().run(page).response["violations"]
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+    assert [
+        (one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")
+    ] == []
