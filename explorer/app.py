@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from explorer.api import routers, state
+from explorer.api import reference, routers, state
 from explorer.archive import Archive
 from explorer.headers import SecurityHeaders
 from explorer.limits import BodyLimit, Proxies, RateLimit
@@ -64,6 +64,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     for router in routers():
         app.include_router(router, prefix=API)
     app.include_router(state.root)
+    app.include_router(reference.router, prefix="/api")
     _add_pages(app)
     _add_middleware(app, settings)
     return app

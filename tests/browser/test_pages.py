@@ -67,6 +67,17 @@ def test_another_wall_is_another_wall(visit: Open) -> None:
     assert page.evaluate("document.activeElement.id") == "another"
 
 
+def test_a_step_back_shows_the_same_wall(visit: Open) -> None:
+    """Whoever comes back from an image finds the wall that it was on."""
+    page = visit().go("/")
+    before = keys_of(page, "#wall")
+    page.locator("#wall a.picture").first.click()
+    expect(page.locator("#neighbours")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#wall")).to_be_visible()
+    assert keys_of(page, "#wall") == before
+
+
 def test_filters_change_the_neighbours_in_place(visit: Open) -> None:
     """A smaller distance leaves fewer, and stands in the address; without the work, no copy is left."""
     one = visit()
