@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo browser screenshots check test test-slow test-iipsrv bench bench-worker bench-odd bench-intake bench-search bench-search-million chaos
+.PHONY: install demo browser screenshots check test test-slow test-iipsrv chaos
+.PHONY: bench bench-worker bench-odd bench-intake bench-search bench-explorer bench-search-million
 .PHONY: lock audit-deps sbom clean
 
 install: .venv/.installed
@@ -74,6 +75,10 @@ bench-intake: .venv/.installed-dev
 # from them.
 bench-search: .venv/.installed-dev
 	$(BIN)/python -m bench search-data search search-peers search-filters search-build search-mixed search-real search-quality duplicates
+
+# The first loads 200,000 vectors, unless bench-search has in the same BENCH_HOME.
+bench-explorer: .venv/.installed-dev
+	$(BIN)/python -m bench explorer explorer-uploads explorer-paint
 
 # Takes longer: loads a million vectors.
 bench-search-million: .venv/.installed-dev

@@ -12,8 +12,10 @@ from bench import (
     datapath,
     duplicates,
     events,
+    explorer,
     explorer_map,
     explorer_paint,
+    explorer_uploads,
     fidelity,
     hosts,
     ledger,
@@ -44,9 +46,6 @@ SLOW = {
     "devices": datapath.feed_devices,
     "hosts": hosts.run,
     "memory": memory.run,
-    # In Debian's Chromium: `make browser` installs it.
-    "explorer-paint": explorer_paint.run,
-    "explorer-map": explorer_map.run,
     "workers": worker.run_several,
     # Downloads its pictures: `make bench-odd`.
     "odd": odd.run,
@@ -72,7 +71,14 @@ SEARCH: dict[str, Callable[[Settings], None]] = {
     "duplicates": duplicates.run,
     "search-million": search.run_million,
 }
-BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **INTAKE, **SEARCH}
+# What `make bench-explorer` runs; it shares its archive with those of search.
+EXPLORER: dict[str, Callable[[Settings], None]] = {
+    "explorer": explorer.run,
+    "explorer-uploads": explorer_uploads.run,
+    # In Debian's Chromium: `make browser` installs it.
+    "explorer-paint": explorer_paint.run,
+}
+BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **INTAKE, **SEARCH, **EXPLORER}
 
 
 def main() -> None:

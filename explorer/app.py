@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from explorer import showing
-from explorer.api import routers, state
+from explorer.api import reference, routers, state
 from explorer.archive import Archive
 from explorer.headers import SecurityHeaders
 from explorer.limits import BodyLimit, Proxies, RateLimit
@@ -67,6 +67,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     for router in routers():
         app.include_router(router, prefix=API)
     app.include_router(state.root)
+    app.include_router(reference.router, prefix="/api")
     showing.mount(app)
     _add_pages(app)
     _add_middleware(app, settings)

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated
+from weakref import WeakKeyDictionary
 
 from fastapi import Depends, Request
 from psycopg import sql
 from psycopg.errors import Error
-from psycopg_pool import PoolTimeout
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from lookalike.contract import check_contract
 from lookalike.database import Connection, make_pool
@@ -21,6 +22,8 @@ from lookalike.settings import Settings
 
 # A reader waits so long for a connection, then hears that the database is away or busy.
 WAIT_SECONDS = 3.0
+# A connection that was used so lately is taken to be whole: to ask costs a tenth of a search.
+FRESH_SECONDS = 1.0
 # To take an example back, a set of unwanted images is searched for anew.
 DECISION_SECONDS = 120.0
 # The active encoder is asked for so often: who activates another one sees it this much later.
@@ -37,9 +40,18 @@ class Archive:
             application_name="lookalike explorer",
             max_size=settings.explorer_connections,
             prepare=partial(_limit, seconds=self._seconds),
+            check=self._check,
         )
+        self._used: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._encoder = ""
         self._encoder_until = 0.0
+
+    def _check(self, connection: Connection) -> None:
+        """Asks the server whether it is there, unless this connection has just been used."""
+        now = time.monotonic()
+        if now > self._used.get(connection, 0) + FRESH_SECONDS:
+            ConnectionPool.check_connection(connection)
+        self._used[connection] = now
 
     def open(self) -> None:
         """Begins to connect, and goes on doing so while the database is away."""

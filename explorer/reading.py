@@ -37,7 +37,7 @@ from lookalike.queries import load_queries
 
 QUERIES = load_queries("explorer")
 
-# Images whose key or title fits that are put in order; of more these are some.
+# Images whose title fits that are put in order; of more these are some.
 FOUND_AT_MOST = 2_000
 COPIES = 10
 
@@ -138,14 +138,14 @@ def find(
     limit: int = 40,
     include_unwanted: bool = False,
 ) -> Page[Picture]:
-    """Images whose key is or begins with a text, then those with all its words in the title, by their keys.
+    """Images whose key begins with a text, then those with all its words in the title, by their keys.
 
     The last word may be the beginning of one. Raises ConfigurationError for a cursor that is none.
     """
     text = text.strip()
     if not text:
         return Page(items=[])
-    after_class, after_key = read_cursor(cursor, (-1, ""))
+    after_class, after_key = read_cursor(cursor, (0, ""))
     asked = {
         "text": text,
         "words": _as_words(text),

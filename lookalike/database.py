@@ -95,11 +95,12 @@ def make_pool(
     max_size: int,
     min_size: int = 1,
     prepare: Callable[[Connection], None] = lambda _: None,
+    check: Callable[[Connection], None] = ConnectionPool.check_connection,
 ) -> ConnectionPool[Connection]:
     """Returns a closed pool of connections as `connect` makes them, in autocommit mode; `with` opens it.
 
     A connection is checked before it is lent out: a restarted server costs a reconnection and no error. `prepare` is
-    called with every new one.
+    called with every new one; another `check` raises OperationalError for one that is broken.
     """
 
     def configure(connection: Connection) -> None:
@@ -110,7 +111,7 @@ def make_pool(
         kwargs={**_parameters(database_url, application_name), "autocommit": True},
         connection_class=Connection,
         configure=configure,
-        check=ConnectionPool.check_connection,
+        check=check,
         min_size=min_size,
         max_size=max_size,
         name=application_name,

@@ -25,7 +25,7 @@ Limit = Annotated[int, Query(ge=1, le=200, description="how many on a page")]
 Colour = Annotated[str, StringConstraints(pattern=r"^#?[0-9A-Fa-f]{6}$")]
 
 
-def filters(
+async def filters(
     work: Annotated[Text | None, Query(description="only images of this work")] = None,
     licence: Annotated[Text | None, Query(description="only images of this licence")] = None,
     access: Annotated[Text | None, Query(description="only images of this access")] = None,
@@ -38,5 +38,5 @@ def filters(
     exclude_same_work: Annotated[bool, Query(description="leave out images of the query's own work")] = False,
     include_unwanted: Annotated[bool, Query(description="also images that somebody called unwanted")] = False,
 ) -> Filters:
-    """The filters of a search, from the query string."""
+    """The filters of a search, from the query string; a coroutine, because a plain function would take a thread."""
     return Filters(work, licence, access, source, since, before, colour, exclude_same_work, include_unwanted)

@@ -17,6 +17,7 @@ from explorer.pages.undoing import QUERIES, last_decision
 from explorer.pages.wishes import Wish, read_wish
 from explorer.paths import Key
 from explorer.records import ImageRecord
+from explorer.thumbnails import public_address
 from lookalike import books, search
 from lookalike.database import Connection
 from lookalike.encoders import ENCODERS, class_names
@@ -61,9 +62,10 @@ def _show(request: Request, archive: Archive, key: str) -> HTMLResponse:
     return render(
         request,
         "image.html",
+        kept=True,
         image=shown,
         original=_original(image),
-        manifest=None,
+        manifest=_manifest(image),
         service=image.iiif and f"{image.iiif.rstrip('/')}/info.json",
         facts=_facts(image, root),
         labels=image.labels[:3],
@@ -96,6 +98,12 @@ def _original(image: ImageRecord) -> str | None:
     return f"{image.iiif.rstrip('/')}/full/max/0/default.jpg" if image.iiif else image.url
 
 
+def _manifest(image: ImageRecord) -> str | None:
+    """The IIIF manifest that announced the image, where it was one."""
+    is_manifest = image.iiif is not None and "manifest" in (image.source or "")
+    return public_address(image.source) if is_manifest and image.source else None
+
+
 def _facts(image: ImageRecord, root: str) -> list[tuple[str, str, str | None]]:
     """What the catalogue says, as (word, value, link)."""
     of_work = f"{root}/search?{urlencode({'work': image.work})}" if image.work else None
@@ -105,7 +113,7 @@ def _facts(image: ImageRecord, root: str) -> list[tuple[str, str, str | None]]:
         ("Credit", image.credit, None),
         ("Access", image.access, None),
         ("Digitised", f"{image.digitised:%-d %B %Y}", None),
-        ("Source", image.source, None),
+        ("Source", image.source, image.source and public_address(image.source)),
     ]
     facts += [
         ("Cluster", one.name or one.label or str(one.cluster), f"{root}/clusters/{one.cluster}")

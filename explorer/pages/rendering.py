@@ -40,9 +40,17 @@ _templates = Environment(
 
 
 def render(
-    request: Request, template: str, section: str = "", status: int = 200, **words: Any
+    request: Request,
+    template: str,
+    section: str = "",
+    status: int = 200,
+    kept: bool = False,
+    **words: Any,
 ) -> HTMLResponse:
-    """The page of a template; `section` is the address in SECTIONS that the page belongs to."""
+    """The page of a template; `section` is the address in SECTIONS that the page belongs to.
+
+    With `kept` a step back shows the page as it was: the same wall, without asking again.
+    """
     root = root_of(request)
     known = {
         "root": root,
@@ -54,7 +62,7 @@ def render(
         "undo": None,
     }
     page = _templates.get_template(template).render(known | words)
-    return HTMLResponse(page, status, headers={"Cache-Control": "no-store"})
+    return HTMLResponse(page, status, headers={"Cache-Control": "private, no-cache" if kept else "no-store"})
 
 
 def root_of(request: Request) -> str:

@@ -25,7 +25,7 @@ def home(request: Request, archive: AnArchive) -> HTMLResponse:
     """A wall of images, others each time."""
     with archive.reading() as connection:
         wall = reading.random_wall(connection, WALL)
-    return render(request, "home.html", "/", tiles=tiles(wall, root_of(request)))
+    return render(request, "home.html", "/", kept=True, tiles=tiles(wall, root_of(request)))
 
 
 @router.get("/search")
@@ -54,7 +54,15 @@ def find(
         more = f"{root_of(request)}/search?{urlencode({**asked, 'cursor': found.next})}"
     shown = tiles(found.items, root_of(request))
     return render(
-        request, "found.html", q=q, heading=heading, nothing=nothing, tiles=shown, more=more, colour=None
+        request,
+        "found.html",
+        kept=True,
+        q=q,
+        heading=heading,
+        nothing=nothing,
+        tiles=shown,
+        more=more,
+        colour=None,
     )
 
 
@@ -68,6 +76,13 @@ def _by_colour(request: Request, archive: AnArchive, colour: str) -> HTMLRespons
             found, nothing, status = [], str(error), 400
     shown = tiles(found, root_of(request))
     return render(
-        request, "found.html", status=status, heading=f"Colour {colour}", nothing=nothing, tiles=shown, more=None,
+        request,
+        "found.html",
+        status=status,
+        kept=True,
+        heading=f"Colour {colour}",
+        nothing=nothing,
+        tiles=shown,
+        more=None,
         colour=colour,
-    )  # fmt: skip
+    )

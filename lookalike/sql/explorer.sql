@@ -50,26 +50,32 @@ where not exists (select from unwanted_images u where u.image_id = i.id and u.st
 order by i.aspect_ratio is null, random() limit %(count)s
 
 -- name: find
--- Images whose key is, or begins with, what is asked for, then those with all its words in their titles. Of very many
--- the first thousands count: a word of half the titles must not cost a scan. The last word may be a beginning.
+-- Images whose key begins with what is asked for, then those with all its words in their titles, of which the last may be
+-- a beginning. Keys are read in the order of their index from where the last page ended. Titles have no order: of very
+-- many that fit some are taken, and these put in order. Words come out of a subquery, so that the planner knows nothing of
+-- them and asks the index: reading the table until there are enough may mean reading all of it.
 with asked as materialized (
     select case when %(words)s <> '' then to_tsquery('simple', %(words)s) end as words
-), found as (
-    select * from (
-        select i.id, case when i.key = %(text)s then 0 else 1 end as class from images i
-        where i.key collate "C" ^@ %(text)s order by i.key collate "C" limit %(most)s) by_key
-    union all
-    select * from (
-        select i.id, 2 from images i
-        where i.title is not null and to_tsvector('simple', i.title) @@ (select words from asked) limit %(most)s) by_title
+), by_key as (
+    select 0 as class, i.* from images i
+    where i.key collate "C" ^@ %(text)s and i.key collate "C" > %(after_key)s and %(after_class)s::integer = 0
+      and (%(include_unwanted)s or not exists (
+          select from unwanted_images u where u.image_id = i.id and u.state = 'accepted'))
+    order by i.key collate "C" limit %(limit)s
+), by_title as (
+    select 1 as class, i.* from (
+        select * from images i
+        where i.title is not null and to_tsvector('simple', i.title) @@ (select words from asked)
+          and not i.key collate "C" ^@ %(text)s limit %(most)s) i
+    where (1, i.key collate "C") > (%(after_class)s::integer, %(after_key)s)
+      and (%(include_unwanted)s or not exists (
+          select from unwanted_images u where u.image_id = i.id and u.state = 'accepted'))
+    order by i.key collate "C" limit %(limit)s
 )
-select f.class, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
-    thumbnail_of(i.id) as kept
-from (select id, min(class) as class from found group by id) f join images i using (id)
-where (f.class, i.key collate "C") > (%(after_class)s::integer, %(after_key)s)
-  and (%(include_unwanted)s or not exists (
-      select from unwanted_images u where u.image_id = i.id and u.state = 'accepted'))
-order by f.class, i.key collate "C" limit %(limit)s
+select class, key, url, protocol, work, title, licence, credit, aspect_ratio, average_colour,
+    thumbnail_of(id) as kept
+from (select * from by_key union all select * from by_title) f
+order by class, key collate "C" limit %(limit)s
 
 -- name: work
 -- The images of a work, in the order of their registration, which is mostly that of its pages.
@@ -177,8 +183,16 @@ left join marked_pairs m on m.a = p.a and m.b = p.b
 join images i on i.id = p.other order by p.distance, i.key limit %(limit)s
 
 -- name: groups
--- Groups of near-duplicates, largest first, behind one of them, with the first members of each.
-select g.id as "group", g.size, members.images from duplicate_groups g
+-- Groups of near-duplicates, largest first, behind one of them, with the first members of each. Those of one size, which
+-- are very many, and the smaller ones are each read in the order of the index.
+with shown as (
+    (select id, size, representative_id from duplicate_groups
+     where encoder = %(encoder)s and size = %(after_size)s and size >= 2 and id > %(after)s order by id limit %(limit)s)
+    union all
+    (select id, size, representative_id from duplicate_groups
+     where encoder = %(encoder)s and size < %(after_size)s and size >= 2 order by size desc, id limit %(limit)s)
+)
+select g.id as "group", g.size, members.images from shown g
 cross join lateral (
     select jsonb_agg(to_jsonb(t) order by t.representative desc, t.distance, t.key) as images from (
         select i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
@@ -186,8 +200,6 @@ cross join lateral (
             i.id = g.representative_id as representative, m.nearest as distance
         from duplicate_members m join images i on i.id = m.image_id
         where m.group_id = g.id order by i.id = g.representative_id desc, m.nearest, i.key limit %(members)s) t) members
-where g.encoder = %(encoder)s and g.size >= 2
-  and g.size <= %(after_size)s and (g.size < %(after_size)s or g.id > %(after)s)
 order by g.size desc, g.id limit %(limit)s
 
 -- name: unwanted

@@ -309,6 +309,17 @@ def test_bodies_are_limited_and_headers_guard(client: TestClient) -> None:
 # The description -----------------------------------------------------------------------------------------------------
 
 
+def test_the_description_is_a_page_without_scripts(client: TestClient) -> None:
+    """It names every path with its parameters, and loads nothing from elsewhere."""
+    page = client.get("/api/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    for path in client.get("/api/openapi.json").json()["paths"]:
+        assert path in page.text
+    assert "<script" not in page.text
+    assert re.findall(r'(?:src|href)="([^/][^"]*)"', page.text) == []
+
+
 @pytest.fixture(scope="module")
 def described(server_url: str, template_database: str) -> Iterator[schemathesis.BaseSchema]:
     """The API by its own description, over an archive that may be changed."""
