@@ -77,6 +77,7 @@ EXPLORER: dict[str, Callable[[Settings], None]] = {
     "explorer-uploads": explorer_uploads.run,
     # In Debian's Chromium: `make browser` installs it.
     "explorer-paint": explorer_paint.run,
+    "explorer-map": explorer_map.run,
 }
 BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **INTAKE, **SEARCH, **EXPLORER}
 

@@ -73,7 +73,11 @@ def run(settings: Settings) -> None:
             page.goto(f"{address}/map")
             page.wait_for_function("document.getElementById('map-canvas').chart !== undefined")
             shown = time.perf_counter() - since
-            for words, zoom in (("all 20,000 as squares", 1), ("a quarter, larger squares", 4), ("pictures", 14)):
+            for words, zoom in (
+                ("all 20,000 as squares", 1),
+                ("a quarter, larger squares", 4),
+                ("pictures", 14),
+            ):
                 measured = page.evaluate(PAN, [zoom, 5])
                 rows.append((words, *summary(measured["apart"], measured["drawn"])))
     print_table(
@@ -106,14 +110,18 @@ def summary(apart: list[float], drawn: list[float] | None) -> tuple[str, ...]:
     """Medians and 95th percentiles, and frames per second."""
     rate = 1000 * len(apart) / sum(apart)
     words = [f"{statistics.median(apart):.1f}", f"{np.percentile(apart, 95):.1f}", f"{rate:.0f}"]
-    words += ["-", "-"] if not drawn else [f"{statistics.median(drawn):.1f}", f"{np.percentile(drawn, 95):.1f}"]
+    words += (
+        ["-", "-"] if not drawn else [f"{statistics.median(drawn):.1f}", f"{np.percentile(drawn, 95):.1f}"]
+    )
     return tuple(words)
 
 
 def fill(connection: Connection) -> None:
     """Images of 200 photographs in 40 heaps on the map, each with a thumbnail; no vectors are needed."""
     archive.add_encoder(connection, SPEC, chunk_size=4096)
-    ledger.register(connection, [Image(f"image/{n}", f"/scans/{n}.tif") for n in range(IMAGES)], chunk_size=4096)
+    ledger.register(
+        connection, [Image(f"image/{n}", f"/scans/{n}.tif") for n in range(IMAGES)], chunk_size=4096
+    )
     random = np.random.default_rng(0)
     files = [jpeg(number) for number in range(PICTURES)]
     ids = [int(str(row[0])) for row in connection.execute("select id from images order by id")]
@@ -122,12 +130,14 @@ def fill(connection: Connection) -> None:
         some = ids[start : start + 500]
         cache.store(connection, [Thumbnail(one, 1, files[one % PICTURES]) for one in some])
     connection.execute(
-        "update images set aspect_ratio = 1.33, average_colour = '#' || lpad(to_hex((id * 7919) %% 16777216), 6, '0')", []
+        "update images set aspect_ratio = 1.33, average_colour = '#' || lpad(to_hex((id * 7919) %% 16777216), 6, '0')",
+        [],
     )
     heaps = random.uniform(0.1, 0.9, (40, 2))
     places = (heaps[random.integers(0, 40, IMAGES)] + random.normal(0, 0.06, (IMAGES, 2))).clip(0, 1)
     (number,) = connection.execute(
-        "insert into maps (encoder, method, seed, images) values ('tiny', 'tsne', 0, %s) returning id", [IMAGES]
+        "insert into maps (encoder, method, seed, images) values ('tiny', 'tsne', 0, %s) returning id",
+        [IMAGES],
     ).fetchone() or (0,)
     connection.execute(
         "insert into map_points select %s, * from unnest(%s::bigint[], %s::real[], %s::real[])",

@@ -1,4 +1,4 @@
-"""The map: a sample laid out so that look-alikes lie together, replaced as a whole, and read by a browser in one piece."""
+"""The map: look-alikes lie together, it is replaced as a whole, and a browser reads it in one piece."""
 
 import struct
 import threading
@@ -129,13 +129,15 @@ def test_few_images_are_laid_out_as_well(count: int) -> None:
         assert 0 <= places.min() <= places.max() <= 1
 
 
-# Through the explorer ---------------------------------------------------------------------------------------------------
+# Through the explorer ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def client(archived: Connection, database_url: str) -> Iterator[TestClient]:
     """An app over the archive, which has no map yet."""
-    with TestClient(create_app(Settings(_env_file=None), database_url), base_url="http://localhost") as opened:
+    with TestClient(
+        create_app(Settings(_env_file=None), database_url), base_url="http://localhost"
+    ) as opened:
         yield opened
 
 
