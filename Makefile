@@ -78,7 +78,7 @@ bench-search: .venv/.installed-dev
 
 # The first loads 200,000 vectors, unless bench-search has in the same BENCH_HOME.
 bench-explorer: .venv/.installed-dev
-	$(BIN)/python -m bench explorer explorer-uploads explorer-paint
+	$(BIN)/python -m bench explorer explorer-uploads explorer-paint explorer-map
 
 # Takes longer: loads a million vectors.
 bench-search-million: .venv/.installed-dev

@@ -25,7 +25,7 @@ from lookalike.encoders import EncoderSpec, Preprocessing
 from lookalike.images import Image
 from lookalike.settings import Settings
 from lookalike.thumbnails import Cache, Thumbnail
-from tests.browser.archive import DESKTOP, chromium, find_chromium
+from tests.browser.archive import DESKTOP, chromium, find_chromium, wait_in
 
 IMAGES = 20_000
 PICTURES = 200
@@ -71,7 +71,7 @@ def run(settings: Settings) -> None:
             rows = [("nothing (an empty page)", *summary(idle(page), None))]
             since = time.perf_counter()
             page.goto(f"{address}/map")
-            page.wait_for_function("document.getElementById('map-canvas').chart !== undefined")
+            wait_in(page, "document.getElementById('map-canvas').chart !== undefined")
             shown = time.perf_counter() - since
             for words, zoom in (
                 ("all 20,000 as squares", 1),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from cli.demo import find_photographs, make_copies, serving, write_table
 from explorer.app import create_app
@@ -35,6 +35,15 @@ FLAGS = [
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 UNWANTED = ("page", "text", "brick", "grass", "gravel")
+
+
+def wait_in(page: Page, condition: str, seconds: float = 20) -> None:
+    """Waits until a condition holds in a page. Playwright's own waiting evaluates text in the page, which its policy
+    for scripts forbids from the second time on."""
+    until = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < until, f"not within {seconds} s: {condition}"
+        page.wait_for_timeout(50)
 
 
 def find_chromium() -> str | None:

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from lookalike import maps, search
 from lookalike.database import connect
-from tests.browser.archive import PHONE, UNWANTED, Explorer
+from tests.browser.archive import PHONE, UNWANTED, Explorer, wait_in
 from tests.browser.conftest import Visit
 
 Open = Callable[..., Visit]
@@ -25,7 +25,7 @@ def made(archive: Explorer) -> Iterator[int]:
 def opened(one: Visit, path: str = "/map") -> Page:
     """The page, when its points are there."""
     page = one.go(path)
-    page.wait_for_function("document.getElementById('map-canvas').chart !== undefined")
+    wait_in(page, "document.getElementById('map-canvas').chart !== undefined")
     return page
 
 
@@ -46,7 +46,7 @@ def test_it_is_moved_with_the_mouse(visit: Open, made: int) -> None:
     left, top = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(left, top)
     page.mouse.wheel(0, -300)
-    page.wait_for_function("document.getElementById('map-canvas').chart.zoom > 1.5")
+    wait_in(page, "document.getElementById('map-canvas').chart.zoom > 1.5")
     page.mouse.down()
     page.mouse.move(left + 100, top, steps=4)
     page.mouse.up()
@@ -62,9 +62,7 @@ def test_near_images_are_pictures_and_open_by_a_click(visit: Open) -> None:
     page = opened(one)
     place = "document.getElementById('map-canvas').chart"
     page.evaluate(f"{place}.move({place}.points.x[0], {place}.points.y[0]); {place}.scaleBy(12);")
-    page.wait_for_function(
-        f"[...{place}.details.pictures.values()].some((one) => one.complete && one.naturalWidth)"
-    )
+    wait_in(page, f"[...{place}.details.pictures.values()].some((one) => one.whole)")
     box = page.locator("#map-canvas").bounding_box()
     assert box is not None
     left, top = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -113,7 +111,7 @@ def test_two_fingers_come_nearer(visit: Open) -> None:
     for apart in range(30, 130, 20):
         touch("touchMove", apart)
     touch("touchEnd", 0)
-    page.wait_for_function("document.getElementById('map-canvas').chart.zoom > 2")
+    wait_in(page, "document.getElementById('map-canvas').chart.zoom > 2")
     assert abs(middle(page)["x"] - 0.5) < 0.05
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 

@@ -6,6 +6,7 @@
 const NEAREST = 400; // times the whole map
 const PICTURES_FROM = 44; // pixels between images, from which on they are pictures
 const LARGEST = 180;
+const SMALL = 128; // pixels of the copies that are drawn while pictures are no larger
 const ASKED_AT_ONCE = 100;
 const KEPT = 800; // pictures in memory
 const STEP = 0.15; // of the view, for an arrow key
@@ -77,13 +78,13 @@ class Details {
     this.changed();
   }
 
-  // The picture of an image, once it is there.
-  picture(image) {
+  // What to draw of an image at so many pixels, once it is there: a copy of about that size costs a fraction to draw.
+  picture(image, pixels) {
     const loaded = this.pictures.get(image);
     if (loaded) {
       this.pictures.delete(image);
       this.pictures.set(image, loaded);
-      return loaded.complete && loaded.naturalWidth ? loaded : null;
+      return loaded.small && pixels <= SMALL ? loaded.small : loaded.whole;
     }
     const item = this.of(image);
     if (!item) return null;
@@ -92,13 +93,22 @@ class Details {
     picture.decoding = "async";
     const ours = `${this.root}/thumbnails/${item.key.split("/").map(encodeURIComponent).join("/")}`;
     const small = item.thumbnail.small;
-    picture.onload = () => this.changed();
+    const kept = { whole: null, small: null };
+    picture.onload = async () => {
+      const shrink = Math.min(1, SMALL / Math.max(picture.naturalWidth, picture.naturalHeight));
+      const resizeWidth = Math.max(1, Math.round(picture.naturalWidth * shrink));
+      // A drawing without a size of its own cannot be copied so, and is drawn as it is.
+      const copy = createImageBitmap(picture, { resizeWidth, resizeQuality: "medium" });
+      kept.small = await copy.catch(() => null);
+      kept.whole = picture;
+      this.changed();
+    };
     picture.onerror = () => {
       picture.onerror = null;
       picture.src = ours;
     };
     picture.src = small ? (small.startsWith("/") ? this.root + small : small) : ours;
-    this.pictures.set(image, picture);
+    this.pictures.set(image, kept);
     if (this.pictures.size > KEPT) this.pictures.delete(this.pictures.keys().next().value);
     return null;
   }
@@ -225,8 +235,10 @@ export class Chart {
       left = Math.max(0, left);
       top = Math.max(0, top);
       const one = colour[i];
+      // Rows are so short that to call `fill` takes longer.
       for (let row = top; row < bottom; row++) {
-        pixels.fill(one, row * width + left, row * width + right);
+        const end = row * width + right;
+        for (let at = row * width + left; at < end; at++) pixels[at] = one;
       }
     }
     this.context.setTransform(1, 0, 0, 1, 0, 0);
@@ -239,16 +251,18 @@ export class Chart {
     const scale = this.scale;
     const side = this.side * 0.92;
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
-    context.imageSmoothingQuality = "medium";
+    context.imageSmoothingQuality = "low";
     for (let i = 0; i < count; i++) {
       const left = (x[i] - this.middle.x) * scale + this.width / 2;
       const top = (y[i] - this.middle.y) * scale + this.height / 2;
       if (left < -side || top < -side || left > this.width + side || top > this.height + side) continue;
-      const picture = this.details.picture(this.points.images[i]);
+      const picture = this.details.picture(this.points.images[i], side * this.ratio);
       if (!picture) continue;
-      const shrink = side / Math.max(picture.naturalWidth, picture.naturalHeight);
-      const wide = picture.naturalWidth * shrink;
-      const high = picture.naturalHeight * shrink;
+      const width = picture.naturalWidth || picture.width;
+      const height = picture.naturalHeight || picture.height;
+      const shrink = side / Math.max(width, height);
+      const wide = width * shrink;
+      const high = height * shrink;
       context.drawImage(picture, left - wide / 2, top - high / 2, wide, high);
     }
   }
