@@ -26,9 +26,9 @@ SECTIONS = (
     ("/clusters", "Clusters"),
     ("/duplicates", "Near-duplicates"),
     ("/unwanted", "Unwanted"),
+    ("/map", "Map"),
     ("/status", "Status"),
 )
-MAP = ("/map", "Map")
 
 _templates = Environment(
     loader=FileSystemLoader(HERE / "templates"),
@@ -55,7 +55,7 @@ def render(
     known = {
         "root": root,
         "section": section,
-        "sections": _sections(request),
+        "sections": SECTIONS,
         "static": lambda name: f"{root}/static/{digest()}/{name}",
         "most_bytes": request.app.state.settings.explorer_upload_bytes,
         "q": None,
@@ -82,12 +82,6 @@ def _is_by_query(key: str) -> bool:
     """Whether a key would be taken for something else in a path."""
     parts = key.split("/")
     return bool({".", "..", ""} & set(parts)) or parts[-1] in VERBS
-
-
-def _sections(request: Request) -> list[tuple[str, str]]:
-    """The map of the archive is named where there is one."""
-    has_map = any(getattr(route, "name", None) == "map" for route in request.app.routes)
-    return [*SECTIONS, MAP] if has_map else list(SECTIONS)
 
 
 @cache
