@@ -1,9 +1,10 @@
-# The words of people and of CI are the same: install, demo, check, test, bench.
+# The words of people and of CI are the same: install, demo, browser, check, test, bench.
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo check test test-slow test-iipsrv bench bench-worker bench-odd bench-intake bench-search bench-explorer bench-search-million chaos
+.PHONY: install demo browser screenshots check test test-slow test-iipsrv chaos
+.PHONY: bench bench-worker bench-odd bench-intake bench-search bench-explorer bench-search-million
 .PHONY: lock audit-deps sbom clean
 
 install: .venv/.installed
@@ -32,6 +33,19 @@ check: .venv/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/hadolint infra/docker/*.Dockerfile infra/aws/Dockerfile
 	$(BIN)/cfn-lint
+
+# Debian's Chromium for the tests in a browser, where this machine lets us install it: as root, with apt. Elsewhere they are
+# skipped, unless LOOKALIKE_CHROMIUM names one.
+browser:
+	@if [ -n "$$LOOKALIKE_CHROMIUM" ] || command -v chromium >/dev/null; then exit 0; fi; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends chromium >/dev/null \
+	  || echo "Chromium cannot be installed: tests in a browser will be skipped"; \
+	else echo "no Chromium, and no root or no apt to install it: tests in a browser will be skipped"; fi
+
+# Pictures of every page of the explorer, into docs/screenshots.
+screenshots: .venv/.installed-dev
+	$(BIN)/python -m tests.browser.screenshots
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -66,7 +80,7 @@ bench-search: .venv/.installed-dev
 
 # The first loads 200,000 vectors, unless bench-search has in the same BENCH_HOME.
 bench-explorer: .venv/.installed-dev
-	$(BIN)/python -m bench explorer explorer-uploads
+	$(BIN)/python -m bench explorer explorer-uploads explorer-paint explorer-map
 
 # Takes longer: loads a million vectors.
 bench-search-million: .venv/.installed-dev

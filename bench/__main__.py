@@ -13,6 +13,8 @@ from bench import (
     duplicates,
     events,
     explorer,
+    explorer_map,
+    explorer_paint,
     explorer_uploads,
     fidelity,
     hosts,
@@ -30,6 +32,7 @@ from bench import (
     search_quality,
     search_real,
     store,
+    thumbnails,
     worker,
 )
 from bench.services import bench_services
@@ -46,6 +49,7 @@ SLOW = {
     "workers": worker.run_several,
     # Downloads its pictures: `make bench-odd`.
     "odd": odd.run,
+    "thumbnails": thumbnails.run,
 }
 # What `make bench-intake` runs.
 INTAKE = {
@@ -71,6 +75,9 @@ SEARCH: dict[str, Callable[[Settings], None]] = {
 EXPLORER: dict[str, Callable[[Settings], None]] = {
     "explorer": explorer.run,
     "explorer-uploads": explorer_uploads.run,
+    # In Debian's Chromium: `make browser` installs it.
+    "explorer-paint": explorer_paint.run,
+    "explorer-map": explorer_map.run,
 }
 BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **INTAKE, **SEARCH, **EXPLORER}
 

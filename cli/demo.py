@@ -51,6 +51,10 @@ def run_demo(session: Session, folder: Path | None = None, explorer: tuple[str, 
             "no photographs: pip install 'lookalike[local]', or name a folder with --images"
         )
     make_copies(originals, home)
+    if session.settings.database_url is None and session.settings.thumbnails is None:
+        # The server of the photographs ends with the demo: later, `lookalike serve` shows what was kept of them.
+        kept = session.settings.model_copy(update={"thumbnails": "database"})
+        session = replace(session, settings=kept)
     with serving(home) as address:
         _embed_and_show(session, originals, home, address)
         if explorer is not None:

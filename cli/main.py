@@ -14,9 +14,11 @@ from cli.clusters import clusters_app
 from cli.duplicates import duplicates_app
 from cli.encoders import encoders_app
 from cli.index import index_app
+from cli.maps import map_app
 from cli.ready import ready
 from cli.serve import serve
 from cli.services import migrate, services_app
+from cli.thumbnails import thumbnails_app
 from cli.unwanted import unwanted_app
 from lookalike import __version__
 from lookalike.database import mask
@@ -57,6 +59,8 @@ app.add_typer(index_app, name="index")
 app.add_typer(duplicates_app, name="duplicates")
 app.add_typer(clusters_app, name="clusters")
 app.add_typer(unwanted_app, name="unwanted")
+app.add_typer(thumbnails_app, name="thumbnails")
+app.add_typer(map_app, name="map")
 
 
 @app.callback(invoke_without_command=True)

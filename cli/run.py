@@ -53,9 +53,9 @@ DEATHS = 5
 class WorkerProcess:
     """A worker in a process of its own, started again when it dies. It leaves by itself when we do."""
 
-    def __init__(self, log_file: Path, encoder: str) -> None:
+    def __init__(self, log_file: Path, encoder: str, thumbnails: str) -> None:
         self._log_file = log_file
-        self._encoder = encoder
+        self._environment = {"LOOKALIKE_ENCODER": encoder, "LOOKALIKE_THUMBNAILS": thumbnails}
         self._deaths = 0
         self._process = self._start()
 
@@ -65,7 +65,7 @@ class WorkerProcess:
         with self._log_file.open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", "cli.main", "worker", "--leash"],
-                env={**os.environ, "PYTHONSAFEPATH": "1", "LOOKALIKE_ENCODER": self._encoder},
+                env={**os.environ, "PYTHONSAFEPATH": "1", **self._environment},
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -246,7 +246,9 @@ def dispatching(session: Session) -> Iterator[list[Exception]]:
 def working(session: Session, encoder: str) -> Iterator[WorkerProcess]:
     """A worker process, for the time of the block; a second Ctrl-C does not wait for it."""
     session.settings.home.mkdir(parents=True, exist_ok=True)
-    worker = WorkerProcess(session.settings.home / "worker.log", encoder)
+    # On a machine of its own, the explorer shows pictures of this machine's disks at once.
+    thumbnails = session.settings.thumbnails or ("local" if session.settings.database_url is None else "off")
+    worker = WorkerProcess(session.settings.home / "worker.log", encoder, thumbnails)
     try:
         yield worker
     except KeyboardInterrupt:

@@ -160,6 +160,12 @@ def print_workers(workers: list[dict[str, Any]]) -> None:
         ],
     )
     for w in workers:
+        if w["thumbnails_missed"]:
+            output.console.print(
+                f"{w['name']} missed {w['thumbnails_missed']:,} thumbnails, and its log says why:"
+                " `lookalike thumbnails make`",
+                highlight=False,
+            )
         if w["refused"]:
             output.console.print(
                 f"{w['name']} dropped {w['refused']:,} messages that are not ours: somebody else writes to the broker,"

@@ -21,12 +21,12 @@ def answer(request: Request, record: BaseModel, keep: bool = True) -> Response:
         "Cache-Control": f"public, max-age={seconds}" if seconds else "no-cache",
         "Vary": "Accept, Origin",
     }
-    if _has(request, etag):
+    if has(request, etag):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type=JSON)
 
 
-def _has(request: Request, etag: str) -> bool:
+def has(request: Request, etag: str) -> bool:
     """Whether one of the ETags that were sent is this one; compared weakly, as caches compress what they keep."""
     sent = request.headers.get("if-none-match", "")
     return sent.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in sent.split(","))

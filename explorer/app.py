@@ -11,10 +11,12 @@ from importlib.util import find_spec
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from explorer import showing
 from explorer.api import reference, routers, state
 from explorer.archive import Archive
 from explorer.headers import SecurityHeaders
 from explorer.limits import BodyLimit, Proxies, RateLimit
+from explorer.mapping import Maps
 from explorer.metrics import Measured, Metrics
 from explorer.paths import ApiPaths
 from explorer.pictures import Pictures
@@ -60,11 +62,13 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.archive = Archive(settings, database_url)
     app.state.books = BookKeeper(app.state.archive)
     app.state.pictures = Pictures(settings, app.state.metrics)
+    app.state.maps = Maps()
     add_problem_handlers(app)
     for router in routers():
         app.include_router(router, prefix=API)
     app.include_router(state.root)
     app.include_router(reference.router, prefix="/api")
+    showing.mount(app)
     _add_pages(app)
     _add_middleware(app, settings)
     return app

@@ -17,8 +17,8 @@ from lookalike.guard import Network
 
 # Addresses whose last requests are remembered: some 10 MB.
 REMEMBERED = 50_000
-# What no limit holds for: supervisors ask often, and files are cheap.
-FREE = ("/healthz", "/readyz", "/metrics", "/static/")
+# What no limit holds for: supervisors ask often, files are cheap, and a wall is of many thumbnails.
+FREE = ("/healthz", "/readyz", "/metrics", "/static/", "/thumbnails/")
 # A form, or a list of keys.
 BODY_BYTES = 256 * 1024
 # The boundaries and other fields around a picture.

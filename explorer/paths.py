@@ -26,6 +26,7 @@ ROOTS = (
     "/status",
     "/works",
     "/failures",
+    "/map",
 )
 
 

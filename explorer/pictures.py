@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from explorer.metrics import Metrics
 from explorer.problems import BusyError
 from lookalike.errors import EncoderError, ImageError
+from lookalike.search import KnownImage
 from lookalike.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Pictures:
                 "fetch_timeout": min(settings.fetch_timeout, FETCH_SECONDS),
             }
         )
+        # Pictures of the archive may be larger than what visitors send.
+        self._own = settings.model_copy(update={"fetch_timeout": min(settings.fetch_timeout, FETCH_SECONDS)})
         self._metrics = metrics
         self._places = threading.BoundedSemaphore(settings.explorer_searches)
         # One thread: a network has its threads of its own, and memory does not grow with those who ask.
@@ -66,6 +69,17 @@ class Pictures:
             return fetch_picture(address, encoder, self._settings)
 
         return self._embed("address", encoder, fetch)
+
+    def classify(self, image: KnownImage, encoder: str) -> Vector:
+        """The probabilities (classes,) of an image of the archive. Raises as `embed_upload`."""
+
+        def fetch() -> bytes:
+            from workers.picture import fetch_known
+
+            return fetch_known(image.url, image.protocol, encoder, self._own, outside=image.outside)
+
+        with self._place():
+            return self._worker.submit(self._classify, encoder, _having_packages(fetch)).result()
 
     def _embed(self, way: str, encoder: str, read: Callable[[], bytes]) -> Vector:
         outcome = "failed"
@@ -97,12 +111,19 @@ class Pictures:
 
     def _encode(self, encoder: str, data: bytes) -> Vector:
         """In the one thread."""
+        return self._load(encoder).embed(data)
+
+    def _classify(self, encoder: str, data: bytes) -> Vector:
+        """In the one thread."""
+        return self._load(encoder).classify(data)
+
+    def _load(self, encoder: str) -> "PictureEncoder":
         if encoder not in self._encoders:
             from workers.picture import PictureEncoder
 
             # One at a time: the active one, while others are only tried.
             self._encoders = {encoder: PictureEncoder(encoder, self._settings)}
-        return self._encoders[encoder].embed(data)
+        return self._encoders[encoder]
 
 
 def _having_packages(read: Callable[[], bytes]) -> bytes:

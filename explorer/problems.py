@@ -72,6 +72,7 @@ KINDS: dict[type[Exception], _Kind] = {
     errors.NotEmbeddedError: _Kind(409, "not-embedded"),
     errors.UnknownClusterError: _Kind(404, "unknown-cluster"),
     errors.UnknownSetError: _Kind(404, "unknown-set"),
+    errors.UnknownMapError: _Kind(404, "unknown-map"),
     errors.UnknownDecisionError: _Kind(404, "unknown-decision"),
     errors.OutdatedDecisionError: _Kind(409, "outdated-decision"),
     errors.EncoderError: _Kind(503, "encoder-unavailable"),

@@ -18,7 +18,7 @@ class Record(BaseModel):
 
 
 class Thumbnail(Record):
-    """Where a browser sees the picture; null where it cannot, as with files of the archive's own disks."""
+    """Where a browser sees the picture: null where it cannot; with a slash first, it is one of the explorer's."""
 
     small: str | None
     large: str | None
@@ -214,8 +214,8 @@ class Page(Record, Generic[Item]):
 
 def as_picture(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the database with what `Picture` and its like want; its address only where it may be shown."""
-    shown = addresses(row["url"], row["protocol"])
-    known = {name: value for name, value in row.items() if name not in ("url", "protocol")}
+    shown = addresses(row["url"], row["protocol"], row["key"], row.get("kept"))
+    known = {name: value for name, value in row.items() if name not in ("url", "protocol", "kept")}
     iiif = row["protocol"] == "iiif"
     public = public_address(row["url"])
     return {

@@ -22,6 +22,8 @@ DUPLICATES = load_queries("duplicates")
 _REFERENCES = (
     "delete_labels",
     "delete_failures",
+    "delete_thumbnails",
+    "delete_map_points",
     "delete_unwanted",
     "leave_examples",
     "delete_clustered",

@@ -11,6 +11,7 @@ LookalikeError
 │   └── NotEmbeddedError        it is registered, and has no vector
 ├── UnknownClusterError     no cluster has this number
 ├── UnknownSetError         no set of unwanted images has this name
+├── UnknownMapError         no map was made of this encoder
 ├── UnknownDecisionError    no decision has this number
 ├── OutdatedDecisionError   it cannot be taken back any more
 ├── EncoderError            an encoder cannot be used
@@ -79,6 +80,10 @@ class UnknownDecisionError(LookalikeError):
 
 class OutdatedDecisionError(LookalikeError):
     """The decision cannot be taken back: it was already, or something else was decided since."""
+
+
+class UnknownMapError(LookalikeError):
+    """No map was made of this encoder."""
 
 
 class EncoderError(LookalikeError):

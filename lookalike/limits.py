@@ -39,6 +39,7 @@ class WorkerState:
     batch_fill: float
     refused: int
     alive: bool
+    thumbnails_missed: int = 0
 
     @property
     def images_per_second(self) -> float:
@@ -77,6 +78,7 @@ class Beat:
     store_busy: float
     batch_fill: float
     refused: int
+    thumbnails_missed: int = 0
 
 
 def record_beat(connection: psycopg.Connection[tuple[object, ...]], beat: Beat) -> None:

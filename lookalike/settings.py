@@ -132,6 +132,12 @@ class Settings(BaseSettings):
         None,
         description="networks that addresses from outside may lead to: `10.1.0.0/16,fd00::/8`, `private`: all of them",
     )
+    thumbnails: str | None = Field(
+        None,
+        description="where workers keep thumbnails for the explorer: `database`, `s3://bucket/prefix`, a folder;"
+        " `local`: `database`, for files of this machine alone, which `lookalike run` does with its own Postgres;"
+        " `off`, or unset: nowhere",
+    )
     stop_seconds: float = Field(60, gt=0, description="how long a stopping worker may finish what it holds")
 
     log_format: Literal["text", "json"] = Field(

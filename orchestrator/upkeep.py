@@ -15,6 +15,7 @@ from lookalike import books, index, kinds, unwanted
 from lookalike.errors import LookalikeError
 from lookalike.index import Connection, Progress
 from lookalike.settings import Settings
+from lookalike.thumbnails import Cache, open_cache
 from orchestrator.cloudwatch import Publisher
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ SETTLE_SECONDS = 2.0
 INDEX_SECONDS = 60.0
 UNWANTED_SECONDS = 600.0
 PUBLISH_SECONDS = 60.0
+THUMBNAILS_SECONDS = 30.0
 # Server processes that help to build an index.
 HELPERS = 2
 # A check compares its queries with so many vectors in all: more would take hours in a large archive.
@@ -37,6 +39,7 @@ def keeping_up(settings: Settings, connect: Callable[[], Connection]) -> Iterato
     stop = threading.Event()
     steps: dict[str, tuple[float, Step]] = {
         "settle": (SETTLE_SECONDS, settle),
+        "thumbnails": (THUMBNAILS_SECONDS, partial(sweep_thumbnails, open_cache(settings))),
         "unwanted": (UNWANTED_SECONDS, partial(refresh_unwanted, settings)),
         "index": (INDEX_SECONDS, partial(build_due_indexes, settings, connect, stop=stop)),
     }
@@ -107,6 +110,12 @@ def refresh_unwanted(settings: Settings, connection: Connection) -> None:
         if not settings.index_rows or index.is_searchable(connection, encoder, settings.index_rows):
             found = unwanted.refresh(connection, name)
             log.info("unwanted %s: %d candidates", name, found.candidates)
+
+
+def sweep_thumbnails(cache: Cache | None, connection: Connection) -> None:
+    """Deletes the files of thumbnails whose images are gone, closed or changed, where this process has their place."""
+    if cache is not None and (deleted := cache.sweep(connection)):
+        log.info("%d files of thumbnails are deleted", deleted)
 
 
 class _Reporter:

@@ -29,13 +29,17 @@ _LIGHTNESS = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Glimpse:
-    """Samples of a picture, upright and in sRGB: uint8 (96, 96, 3), evenly over all of it; and its width / height."""
+    """Samples of a picture, upright and in sRGB: uint8 (96, 96, 3), evenly over all of it; and its width / height.
+
+    `thumbnail` is a JPEG of all of it, where one was wanted and could be made.
+    """
 
     aspect_ratio: float
     samples: NDArray[np.uint8]
+    thumbnail: bytes | None = None
 
 
-def glimpse(picture: Picture) -> Glimpse:
+def glimpse(picture: Picture, thumbnail: bytes | None = None) -> Glimpse:
     """Takes the samples of a decoded picture, as `frame` gets it."""
     height, width = picture.size
     pixels = np.ascontiguousarray(picture.pixels)
@@ -47,7 +51,8 @@ def glimpse(picture: Picture) -> Glimpse:
     if swap:
         height, width = width, height
         samples = samples.transpose(1, 0, 2)
-    return Glimpse(width / height, samples[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
+    upright = samples[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+    return Glimpse(width / height, upright, thumbnail)
 
 
 # An archive has few sizes, as image services and scanners make them.

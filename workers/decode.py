@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -24,6 +25,7 @@ from workers.costly import MAX_EXIF, refuse_header, refuse_scans, refuse_slow
 from workers.formats import ends_early, refuse_non_images, unidentified
 from workers.framing import Picture, frame
 from workers.jpeg import JpegHeader, decode_scaled, read_header, upright_orientation
+from workers.thumbnail import try_thumbnail
 
 _SMALLEST_SIDE = 16
 # Reduced decoding must leave so many times the network's input: cosine .999 (median) and .988 (least) to a full
@@ -68,22 +70,39 @@ class _PixelBudget:
 _budget = _PixelBudget(100_000_000)
 
 
-def decode(data: bytes, preprocessing: Preprocessing, out: NDArray[np.uint8], max_pixels: int) -> Glimpse:
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is wanted of a picture: the network's view of it, written into `out`, and perhaps a thumbnail."""
+
+    preprocessing: Preprocessing
+    out: NDArray[np.uint8]
+    thumbnail: bool
+
+
+def decode(
+    data: bytes,
+    preprocessing: Preprocessing,
+    out: NDArray[np.uint8],
+    max_pixels: int,
+    thumbnail: bool = False,
+) -> Glimpse:
     """Decodes an image file of any format, writes the network's view of it into `out`, and returns a glimpse of it.
 
     `out` is uint8, crop x crop x 3, RGB (sRGB), for `preprocessing` with `crop` <= `resize`: the geometry is
     that of torchvision's Resize(resize, antialias=True) and CenterCrop(crop), EXIF orientation applied, first
     frame of many, transparency on white. Large pictures are decoded at a reduced scale that leaves 1.5 times
-    `crop`, and no less than `resize`. Shape and colours are those of the whole picture.
+    `crop`, and no less than `resize`. Shape and colours are those of the whole picture. With `thumbnail`, the glimpse
+    has one, made of the same reduced picture.
 
     Raises ImageError with one of the reasons of decoding, or HTML_PAGE. Pictures of more than `max_pixels`
     pixels are refused by their header. MemoryError passes: the machine is at fault, not the image.
     """
     refuse_non_images(data)
+    wish = _Wish(preprocessing, out, thumbnail)
     try:
         if data.startswith(b"\xff\xd8"):
-            return _decode_jpeg(data, preprocessing, out, max_pixels)
-        return _decode_with_pillow(data, preprocessing, out, max_pixels)
+            return _decode_jpeg(data, wish, max_pixels)
+        return _decode_with_pillow(data, wish, max_pixels)
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -94,56 +113,50 @@ def decode(data: bytes, preprocessing: Preprocessing, out: NDArray[np.uint8], ma
         raise _explain(error, data) from error
 
 
-def _decode_jpeg(
-    data: bytes, preprocessing: Preprocessing, out: NDArray[np.uint8], max_pixels: int
-) -> Glimpse:
+def _decode_jpeg(data: bytes, wish: _Wish, max_pixels: int) -> Glimpse:
     """The fast road. What libjpeg-turbo refuses goes to Pillow, which forgives harmless faults."""
     try:
         header = read_header(data)
     except ValueError:
-        return _decode_with_pillow(data, preprocessing, out, max_pixels)
+        return _decode_with_pillow(data, wish, max_pixels)
     _check_size(header.height, header.width, max_pixels)
     refuse_scans(data, header.height * header.width)
     scaled = None
     if header.colours in ("Gray", "YCbCr", "RGB"):
-        scaled = _try_scaled(data, header, preprocessing, out)
-    return scaled or _decode_with_pillow(data, preprocessing, out, max_pixels)
+        scaled = _try_scaled(data, header, wish)
+    return scaled or _decode_with_pillow(data, wish, max_pixels)
 
 
-def _try_scaled(
-    data: bytes, header: JpegHeader, preprocessing: Preprocessing, out: NDArray[np.uint8]
-) -> Glimpse | None:
+def _try_scaled(data: bytes, header: JpegHeader, wish: _Wish) -> Glimpse | None:
     """Decodes at a reduced scale. Returns None, nothing written, where Pillow should judge."""
-    scale = _reduction(header.height, header.width, preprocessing, largest=8)
+    scale = _reduction(header.height, header.width, wish.preprocessing, largest=8)
     pixels = header.height * header.width
     # A progressive file is held whole, as coefficients, whatever the scale.
     with _budget.hold(pixels if header.progressive else pixels // scale**2):
         try:
             # Detail that the resize takes away again need not be interpolated first.
-            spare = min(header.height, header.width) >= scale * _needed(preprocessing)
+            spare = min(header.height, header.width) >= scale * _needed(wish.preprocessing)
             decoded = decode_scaled(data, header, scale, rough_colours=spare)
         except ValueError as error:
             if "premature end of data segment" in str(error):  # Pillow would return the rest grey
                 raise ImageError(Reason.TRUNCATED, str(error)) from None
             return None
         size, grey = (header.height, header.width), header.colours == "Gray"
-        return _write(Picture(decoded, size, header.orientation, header.profile, grey), preprocessing, out)
+        return _write(Picture(decoded, size, header.orientation, header.profile, grey), wish)
 
 
-def _decode_with_pillow(
-    data: bytes, preprocessing: Preprocessing, out: NDArray[np.uint8], max_pixels: int
-) -> Glimpse:
+def _decode_with_pillow(data: bytes, wish: _Wish, max_pixels: int) -> Glimpse:
     """The road for everything else. JPEG 2000 and JPEG are decoded at a reduced scale here too."""
     image = _open(data, max_pixels)
     width, height = image.size
-    scale = _reduction(height, width, preprocessing, largest=32)
+    scale = _reduction(height, width, wish.preprocessing, largest=32)
     if image.format == "JPEG2000" and scale > 1:
         with suppress(OSError), _budget.hold(width * height // scale**2):
             _load_reduced(image, scale)
             # A wavelet's low band samples the first of each `scale` pixels, where means of blocks sit in the
             # middle.
-            picture = _as_picture(image, (height, width), preprocessing, (scale - 1) / (2 * scale))
-            return _write(picture, preprocessing, out)
+            picture = _as_picture(image, (height, width), wish.preprocessing, (scale - 1) / (2 * scale))
+            return _write(picture, wish)
         image = _open(data, max_pixels)  # fewer levels than asked for, or odd dimensions: decode it in full
     with _budget.hold(width * height):
         if image.format in ("JPEG", "MPO"):
@@ -152,7 +165,7 @@ def _decode_with_pillow(
         # TIFF files are turned upright by Pillow itself, as they are loaded.
         swapped = image.format == "TIFF" and image.size == (height, width)
         size = (width, height) if swapped else (height, width)
-        return _write(_as_picture(image, size, preprocessing), preprocessing, out)
+        return _write(_as_picture(image, size, wish.preprocessing), wish)
 
 
 def _load_reduced(image: Image.Image, scale: int) -> None:
@@ -209,11 +222,11 @@ def _as_picture(
     return Picture(pixels, size, orientation, None if coloured else profile, grey, origin / factor)
 
 
-def _write(picture: Picture, preprocessing: Preprocessing, out: NDArray[np.uint8]) -> Glimpse:
+def _write(picture: Picture, wish: _Wish) -> Glimpse:
     """Writes the network's view into `out`, and says what the whole picture looks like."""
-    crop = frame(picture, preprocessing)
-    out[...] = to_srgb(crop, picture.profile, picture.grey) if picture.profile else crop
-    return glimpse(picture)
+    crop = frame(picture, wish.preprocessing)
+    wish.out[...] = to_srgb(crop, picture.profile, picture.grey) if picture.profile else crop
+    return glimpse(picture, try_thumbnail(picture) if wish.thumbnail else None)
 
 
 def _reduction(height: int, width: int, preprocessing: Preprocessing, largest: int) -> int:

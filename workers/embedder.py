@@ -28,12 +28,15 @@ from lookalike.metrics import serve
 from lookalike.migrate import missing
 from lookalike.services import Endpoints
 from lookalike.settings import Settings
+from lookalike.thumbnails import open_cache
 from workers import metrics
 from workers.fetch import Fetcher
 from workers.gate import TurnedAway
+from workers.keeping import Keeper
 from workers.network import Fingerprint, check_fingerprint, load_encoder
 from workers.patience import in_database
 from workers.pipeline import Pipeline, Work
+from workers.thumbnail import missed
 from workers.timeline import Timeline
 from workers.turned import TurnedEmbedder
 from workers.turns import Turns
@@ -71,6 +74,7 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
     """
     database_url = endpoints.database_url
     spec = find_encoder(settings.encoder)
+    cache = open_cache(settings)
     encoder = load_encoder(spec.name, settings)
     lifeline = await_connection(database_url, application_name="lookalike worker")
     if files := missing(lifeline):
@@ -92,7 +96,7 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
     pipeline = Pipeline(settings, fetcher, encoder, _share_hosts(endpoints.broker_url, name))
     turned = TurnedEmbedder(settings, fetcher, pipeline.gate, encoder, calibration)
     traces = tracing.start_tracing(settings, "worker")
-    embedder = Embedder(settings, name, pool, pipeline, calibration, turned, traces)
+    embedder = Embedder(settings, name, pool, pipeline, calibration, turned, Keeper(cache, pool), traces)
     metrics.REGISTRY.register(metrics.PipelineFigures(pipeline, spec.name, name))
     serve(settings, metrics.REGISTRY)
     threading.Thread(
@@ -122,10 +126,12 @@ class Embedder:
         pipeline: Pipeline,
         calibration: Calibration,
         turned: TurnedEmbedder,
+        keeper: Keeper | None = None,
         traces: tracing.Tracing = tracing.OFF,
     ) -> None:
         self._traces = traces
         self._settings = settings
+        self._keeper = keeper or Keeper(None, pool)
         self._turned = turned
         self.name = name
         self._pool = pool
@@ -176,7 +182,13 @@ class Embedder:
         timeline = Timeline() if self._traces.is_on else None
         # An analysis has vectors already: there is nothing to wait for.
         work = (
-            self._pipeline.submit(chunk.images, chunk.lane == "events", chunk=claim.chunk, timeline=timeline)
+            self._pipeline.submit(
+                chunk.images,
+                chunk.lane == "events",
+                pictured=self._keeper.wanted(chunk.images),
+                chunk=claim.chunk,
+                timeline=timeline,
+            )
             if chunk.analysis is None
             else Work([])
         )
@@ -260,6 +272,7 @@ class Embedder:
                     connection, chunk, vectors, failures, self._policy, postponed
                 )
             )
+            self._keeper.keep(held.work.thumbnails)
         hosts = held.work.failed_hosts
         metrics.count_images(chunk, len(vectors), failures, hosts, postponed, self._policy)
         for failure in failures:
@@ -336,6 +349,7 @@ class Embedder:
                 seconds=reading.seconds,
                 batch_fill=reading.batch_fill,
                 refused=refusals.count,
+                thumbnails_missed=missed.count,
                 **{f"{stage}_busy": share for stage, share in reading.shares.items()},
             ),
         )

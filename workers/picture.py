@@ -50,6 +50,17 @@ class PictureEncoder:
         """Returns the vector (d,) of a file. Raises ImageError with the reason."""
         return _embed(self._encoder, data, self._settings)
 
+    def classify(self, data: bytes) -> NDArray[np.float32]:
+        """Returns the probabilities (classes,) of a file. Raises ImageError; EncoderError without a classifier."""
+        return _classify(self._encoder, data, self._settings)
+
+
+def fetch_known(
+    url: str, protocol: Protocol, encoder_name: str, settings: Settings, *, outside: bool
+) -> bytes:
+    """The file of an image of the archive. Raises ImageError."""
+    return _fetch(url, protocol, find_encoder(encoder_name).preprocessing, settings, outside)
+
 
 def fetch_picture(address: str, encoder_name: str, settings: Settings) -> bytes:
     """The file at an address that an outsider names: it leads only where the guard allows. Raises ImageError."""
@@ -70,9 +81,13 @@ def classify_picture(
     """Returns the probabilities (classes,) of an image. Raises ImageError; EncoderError without a classifier."""
     encoder = load_encoder(encoder_name, settings)
     data = _fetch(url, protocol, encoder.preprocessing, settings, outside)
+    return _classify(encoder, data, settings)
+
+
+def _classify(encoder: Encoder, data: bytes, settings: Settings) -> NDArray[np.float32]:
     classes = encoder.encode(_pixels(data, encoder.preprocessing, settings)).classes
     if classes is None:
-        raise EncoderError(f"{encoder_name} has no classifier")
+        raise EncoderError("the encoder has no classifier")
     best: NDArray[np.float32] = classes[0]
     return best
 

@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from lookalike.hosts import SharedHosts
 from lookalike.ledger import ChunkImage, Failure
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
+from lookalike.thumbnails import Thumbnail
 from lookalike.vectors import Labels, Vectors
 from workers.appearance import Glimpse, appearances_of
 from workers.budget import Budget, Share
@@ -65,12 +66,21 @@ class Encoding:
 
 
 class Work:
-    """The images of one chunk on their way through the stages, and what became of each."""
+    """The images of one chunk on their way through the stages, and what became of each.
+
+    `pictured` are the ids of those of which a thumbnail is wanted.
+    """
 
     def __init__(
-        self, images: Sequence[ChunkImage], *, chunk: int | None = None, timeline: Timeline | None = None
+        self,
+        images: Sequence[ChunkImage],
+        *,
+        pictured: Collection[int] = (),
+        chunk: int | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         self.images = images
+        self.pictured = pictured
         self.chunk = chunk
         self.timeline = timeline
         self._turned_away: list[TurnedAway] = []
@@ -159,6 +169,14 @@ class Work:
             appearances_of([one.glimpse for one in encodings]),
         )
 
+    def thumbnails(self) -> list[Thumbnail]:
+        """Those that were made."""
+        return [
+            Thumbnail(self.images[index].id, self.images[index].revision, one.glimpse.thumbnail)
+            for index, one in self._vectors.items()
+            if one.glimpse.thumbnail is not None
+        ]
+
 
 @dataclass(slots=True)
 class Item:
@@ -218,13 +236,16 @@ class Pipeline:
         images: Sequence[ChunkImage],
         urgent: bool = False,
         *,
+        pictured: Collection[int] = (),
         chunk: int | None = None,
         timeline: Timeline | None = None,
     ) -> Work:
         """Starts on the images of a chunk (its number is for the log); returns at once. `timeline` is told what works
         on it when. Urgent images go before all that wait for their host.
+
+        `pictured` are the ids of those of which a thumbnail is wanted.
         """
-        work = Work(images, chunk=chunk, timeline=timeline)
+        work = Work(images, pictured=pictured, chunk=chunk, timeline=timeline)
         with self._count:
             self._upstream += len(images)
         items = [Item(work, index, self._host(image)) for index, image in enumerate(images)]
@@ -301,7 +322,10 @@ class Pipeline:
     def _decode(self, item: Item) -> None:
         preprocessing = self._encoder.preprocessing
         item.pixels = np.empty((preprocessing.crop, preprocessing.crop, 3), np.uint8)
-        item.glimpse = decode(item.data, preprocessing, item.pixels, self._settings.max_pixels)
+        pictured = item.work.images[item.index].id in item.work.pictured
+        item.glimpse = decode(
+            item.data, preprocessing, item.pixels, self._settings.max_pixels, thumbnail=pictured
+        )
         item.data = b""
 
     def _hand_over(self, item: Item) -> None:

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from explorer.api import decisions, images, reviews, searches, state
+from explorer.api import decisions, images, maps, reviews, searches, state
 
 
 def routers() -> list[APIRouter]:
     """All routers, to be put under one prefix."""
-    return [images.router, searches.router, reviews.router, decisions.router, state.router]
+    return [images.router, searches.router, reviews.router, maps.router, decisions.router, state.router]

@@ -45,6 +45,14 @@ delete from labels where image_id = any(%(ids)s)
 -- Why some of them have no vector.
 delete from failures where image_id = any(%(ids)s)
 
+-- name: delete_thumbnails
+-- Their thumbnails; files of these are left over for who has access to them.
+delete from thumbnails where image_id = any(%(ids)s)
+
+-- name: delete_map_points
+-- Their places on maps.
+delete from map_points where image_id = any(%(ids)s)
+
 -- name: delete_unwanted
 -- What was said of them as unwanted images.
 delete from unwanted_images where image_id = any(%(ids)s)

@@ -1,13 +1,15 @@
 -- name: image
 -- One image with what is known of it, and whether somebody called it unwanted.
 select i.id, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.access, i.source, i.digitised,
-    i.registered_at, i.changed_at, i.revision, i.aspect_ratio, i.average_colour, i.palette, i.palette_shares,
+    i.registered_at, i.changed_at, i.revision, i.aspect_ratio, i.average_colour,
+    thumbnail_of(i.id) as kept, i.palette, i.palette_shares,
     exists (select from unwanted_images u where u.image_id = i.id and u.state = 'accepted') as unwanted
 from images i where i.key = %(key)s
 
 -- name: similar
 -- The neighbours of an image, with what a page shows of each.
-select n.rank, n.distance, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour
+select n.rank, n.distance, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
+    thumbnail_of(i.id) as kept
 from similar(
     %(key)s, %(k)s, %(max_distance)s, %(encoder)s, exclude_same_work => %(exclude_same_work)s, work => %(work)s,
     licence => %(licence)s, access => %(access)s, source => %(source)s, since => %(since)s, before => %(before)s,
@@ -16,7 +18,8 @@ join images i on i.key = n.image order by n.rank
 
 -- name: nearest
 -- The neighbours of a vector from outside, with what a page shows of each.
-select n.rank, n.distance, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour
+select n.rank, n.distance, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
+    thumbnail_of(i.id) as kept
 from nearest(
     %(vector)s, %(k)s, %(max_distance)s, %(encoder)s, work => %(work)s, licence => %(licence)s, access => %(access)s,
     source => %(source)s, since => %(since)s, before => %(before)s, colour => %(colour)s,
@@ -25,7 +28,8 @@ join images i on i.key = n.image order by n.rank
 
 -- name: by_colour
 -- The images that hold most of a colour, with what a page shows of each.
-select n.rank, n.distance, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour
+select n.rank, n.distance, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
+    thumbnail_of(i.id) as kept
 from by_colour(%(colour)s, %(k)s, %(max_distance)s, include_unwanted => %(include_unwanted)s) n
 join images i on i.key = n.image order by n.rank
 
@@ -39,7 +43,8 @@ with drawn as (
     select distinct i.id from unnest(%(ids)s::bigint[]) as d (id)
     cross join lateral (select id from images where id >= d.id order by id limit 1) i
 )
-select i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour
+select i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
+    thumbnail_of(i.id) as kept
 from drawn join images i using (id)
 where not exists (select from unwanted_images u where u.image_id = i.id and u.state = 'accepted')
 order by i.aspect_ratio is null, random() limit %(count)s
@@ -67,13 +72,15 @@ with asked as materialized (
           select from unwanted_images u where u.image_id = i.id and u.state = 'accepted'))
     order by i.key collate "C" limit %(limit)s
 )
-select class, key, url, protocol, work, title, licence, credit, aspect_ratio, average_colour
+select class, key, url, protocol, work, title, licence, credit, aspect_ratio, average_colour,
+    thumbnail_of(id) as kept
 from (select * from by_key union all select * from by_title) f
 order by class, key collate "C" limit %(limit)s
 
 -- name: work
 -- The images of a work, in the order of their registration, which is mostly that of its pages.
-select i.id, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour
+select i.id, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
+    thumbnail_of(i.id) as kept
 from images i where i.work = %(work)s and i.id > %(after)s order by i.id limit %(limit)s
 
 -- name: vector
@@ -112,19 +119,22 @@ order by -c.size, c.cluster limit %(limit)s
 
 -- name: images
 -- Some images by their keys, in that order; those that are gone or unwanted are left out.
-select i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour
+select i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
+    thumbnail_of(i.id) as kept
 from unnest(%(keys)s::text[]) with ordinality as k (key, n) join images i on i.key = k.key
 where not exists (select from unwanted_images u where u.image_id = i.id and u.state = 'accepted') order by k.n
 
 -- name: first_images
 -- The first image of each of some works, in their order.
-select i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour
+select i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
+    thumbnail_of(i.id) as kept
 from unnest(%(works)s::text[]) with ordinality as w (work, n)
 cross join lateral (select * from images where work = w.work order by id limit 1) i order by w.n
 
 -- name: image_members
 -- The images of a cluster, nearest to its centre first, behind one of them.
-select i.id, m.distance, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour
+select i.id, m.distance, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
+    thumbnail_of(i.id) as kept
 from cluster_centres c join clusterings g on g.analysis = c.analysis and g.shown
 join clustered_images m on m.analysis = c.analysis and m.number = c.number
 join images i on i.id = m.image_id
@@ -135,7 +145,8 @@ order by m.distance, m.image_id limit %(limit)s
 
 -- name: work_members
 -- The works of a cluster, nearest to its centre first, behind one of them, each with its first image.
-select m.distance, i.key, i.url, i.protocol, m.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour
+select m.distance, i.key, i.url, i.protocol, m.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
+    thumbnail_of(i.id) as kept
 from cluster_centres c join clusterings g on g.analysis = c.analysis and g.shown
 join clustered_works m on m.analysis = c.analysis and m.number = c.number
 cross join lateral (select * from images where work = m.work order by id limit 1) i
@@ -150,9 +161,11 @@ select p.a as first_id, p.b as second_id, p.distance, p.likeness, p.turn, m.same
 from duplicate_pairs p
 left join marked_pairs m on m.a = p.a and m.b = p.b
 cross join lateral (
-    select key, url, protocol, work, title, licence, credit, aspect_ratio, average_colour from images where id = p.a) x
+    select key, url, protocol, work, title, licence, credit, aspect_ratio, average_colour,
+        thumbnail_of(id) as kept from images where id = p.a) x
 cross join lateral (
-    select key, url, protocol, work, title, licence, credit, aspect_ratio, average_colour from images where id = p.b) y
+    select key, url, protocol, work, title, licence, credit, aspect_ratio, average_colour,
+        thumbnail_of(id) as kept from images where id = p.b) y
 where p.encoder = %(encoder)s and (%(decided)s or m.same is null)
   and (p.distance, p.a, p.b) > (%(after_distance)s::real, %(after_a)s::bigint, %(after_b)s::bigint)
 order by p.distance, p.a, p.b limit %(limit)s
@@ -160,7 +173,8 @@ order by p.distance, p.a, p.b limit %(limit)s
 -- name: copies_of
 -- The near-duplicates of an image, nearest first.
 select p.distance, p.likeness, p.turn, m.same, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio,
-    i.average_colour
+    i.average_colour,
+    thumbnail_of(i.id) as kept
 from (
     select a, b, b as other, distance, likeness, turn from duplicate_pairs where encoder = %(encoder)s and a = %(image)s
     union all
@@ -182,6 +196,7 @@ select g.id as "group", g.size, members.images from shown g
 cross join lateral (
     select jsonb_agg(to_jsonb(t) order by t.representative desc, t.distance, t.key) as images from (
         select i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
+            thumbnail_of(i.id) as kept,
             i.id = g.representative_id as representative, m.nearest as distance
         from duplicate_members m join images i on i.id = m.image_id
         where m.group_id = g.id order by i.id = g.representative_id desc, m.nearest, i.key limit %(members)s) t) members
@@ -190,7 +205,8 @@ order by g.size desc, g.id limit %(limit)s
 -- name: unwanted
 -- The images of a set, or of all, in one state, nearest to an example first, behind one of them.
 select s.name as set, u.set_id, u.image_id, u.state, u.distance, n.key as nearest_example, u.example, u.decided_by,
-    u.decided_at, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour
+    u.decided_at, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
+    thumbnail_of(i.id) as kept
 from unwanted_images u join unwanted_sets s on s.id = u.set_id join images i on i.id = u.image_id
 left join images n on n.id = u.nearest_id
 where u.state = %(state)s and (%(set)s::bigint is null or u.set_id = %(set)s::bigint)
@@ -289,7 +305,7 @@ select name from cluster_identities where id = %(cluster)s
 -- name: failed
 -- Images without a vector of an encoder, the latest failure first, behind one of them; of one reason, or of all.
 select f.image_id, f.reason, r.meaning, f.detail, f.attempts, f.failed_at, i.key, i.url, i.protocol, i.work, i.title, i.licence,
-    i.credit, i.aspect_ratio, i.average_colour
+    i.credit, i.aspect_ratio, i.average_colour, thumbnail_of(i.id) as kept
 from failures f join images i on i.id = f.image_id join reasons r on r.code = f.reason
 where f.encoder = %(encoder)s and (%(reason)s::text is null or f.reason = %(reason)s)
   and f.failed_at <= %(failed_at)s::timestamptz and (f.failed_at, -f.image_id) < (%(failed_at)s::timestamptz, -%(after)s::bigint)

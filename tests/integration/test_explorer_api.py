@@ -65,7 +65,7 @@ def test_an_image_and_its_neighbours(client: TestClient) -> None:
         "cc-by",
         ["tiny"],
     )
-    assert image["thumbnail"]["small"] == "https://iiif.example.org/1/full/400,/0/default.jpg"
+    assert image["thumbnail"]["small"] == "https://iiif.example.org/1/full/!400,400/0/default.jpg"
     found = client.get(f"{API}/images/image/00001/similar", params={"k": 7, "licence": "pdm"}).json()
     assert (found["query"], found["encoder"], len(found["neighbours"])) == ("image/00001", "tiny", 7)
     assert {one["licence"] for one in found["neighbours"]} == {"pdm"}

@@ -1,0 +1,119 @@
+"""Searching with a picture from outside: sent as a file, or named by its address. It is looked at and not kept."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, UploadFile
+from fastapi.responses import HTMLResponse
+
+from explorer import reading
+from explorer.archive import AnArchive, Archive
+from explorer.pages.rendering import render, root_of
+from explorer.pages.tiles import tiles
+from explorer.pictures import Pictures, ThePictures
+from explorer.problems import BusyError, describe
+from explorer.records import Neighbours
+from explorer.thumbnails import public_address
+from lookalike import books
+from lookalike.errors import EncoderError, ForbiddenAddressError, ImageError
+
+router = APIRouter()
+
+FOUND = 60
+NEITHER = "Choose a picture, or give an address."
+IMPOSSIBLE = "Searching with a picture needs the network, which is not installed here: pip install 'lookalike[worker]'."
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent, in words; `address` shows it where it was an address."""
+
+    words: str
+    address: str | None
+
+
+@router.get("/picture")
+def ask(request: Request, archive: AnArchive) -> HTMLResponse:
+    """Where a picture is dropped, pasted, chosen or named."""
+    with archive.reading() as connection:
+        encoders = books.encoder_names(connection)
+    return _page(request, encoders, "Search with a picture")
+
+
+@router.post("/picture/search")
+def look(
+    request: Request,
+    archive: AnArchive,
+    pictures: ThePictures,
+    file: UploadFile | None = None,
+    url: Annotated[str, Form(max_length=4000)] = "",
+    encoder: Annotated[str, Form(max_length=200)] = "",
+) -> HTMLResponse:
+    """The images of the archive that look like a picture."""
+    with archive.reading() as connection:
+        encoders = books.encoder_names(connection)
+    if not encoders:
+        return _page(
+            request, encoders, "Search with a picture", trouble="The archive is empty yet.", status=409
+        )
+    chosen = encoder if encoder in encoders else encoders[0]
+    is_file = file is not None and bool(file.filename or file.size)
+    if not is_file and not url:
+        return _page(
+            request,
+            encoders,
+            "Search with a picture",
+            trouble=NEITHER,
+            status=400,
+        )
+    words = (file.filename or "A picture") if is_file and file else url
+    try:
+        found = _search(archive, pictures, chosen, file if is_file else None, url)
+    except (BusyError, EncoderError, ForbiddenAddressError, ImageError) as error:
+        problem = describe(error)
+        why = error.reason.meaning if isinstance(error, ImageError) else problem.detail
+        trouble = f"{words} cannot be searched with: {why}."
+        return _page(request, encoders, "Search with a picture", trouble=trouble, status=problem.status)
+    sent = Sent(words, None if is_file else public_address(url))
+    heading = f"{len(found.neighbours)} images like yours"
+    return _page(request, encoders, heading, sent=sent, found=found)
+
+
+def _page(
+    request: Request,
+    encoders: list[str],
+    heading: str,
+    *,
+    trouble: str | None = None,
+    sent: Sent | None = None,
+    found: Neighbours | None = None,
+    status: int = 200,
+) -> HTMLResponse:
+    most = request.app.state.settings.explorer_upload_bytes
+    shown = tiles(found.neighbours, root_of(request)) if found else []
+    return render(
+        request,
+        "picture.html",
+        "/picture",
+        status,
+        heading=heading,
+        trouble=trouble,
+        sent=sent,
+        tiles=shown,
+        encoders=encoders,
+        possible=find_spec("torch") is not None,
+        impossible=IMPOSSIBLE,
+        most_words=f"{most / 2**20:.0f} MB",
+    )
+
+
+def _search(
+    archive: Archive, pictures: Pictures, encoder: str, file: UploadFile | None, url: str
+) -> Neighbours:
+    # No connection is held while the picture is fetched and embedded.
+    vector = (
+        pictures.embed_address(url, encoder) if file is None else pictures.embed_upload(file.file, encoder)
+    )
+    with archive.reading() as connection:
+        return reading.nearest(connection, vector, encoder, FOUND)

@@ -1,0 +1,42 @@
+"""What people say of an image, in words, and what they can say next."""
+
+from dataclasses import dataclass
+
+from explorer.records import ImageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A button: what it says, the state that it gives the image, and the key that presses it."""
+
+    words: str
+    state: str
+    key: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What holds of an image."""
+
+    sentence: str
+
+
+def last_word(image: ImageRecord) -> Said | None:
+    """What was decided of the image last; None when nobody said anything."""
+    decided = [one for one in image.standing if one.decided_at is not None]
+    if not decided:
+        return None
+    last = max(decided, key=lambda one: one.decided_at.timestamp() if one.decided_at else 0.0)
+    verdict = "Unwanted: searches leave it out" if image.unwanted else "Fine: it stays in searches"
+    return Said(f"{verdict}. {last.decided_by} said so on {last.decided_at:%-d %B %Y at %H:%M}.")
+
+
+def choices(image: ImageRecord, can_undo: bool) -> list[Choice]:
+    """The buttons that change something."""
+    undo = [Choice("Undo", "undo", "z", "undo")] if can_undo else []
+    if image.unwanted:
+        return [Choice("Fine", "fine", "f", "fine"), *undo]
+    candidate = any(one.state == "candidate" for one in image.standing)
+    fine = [Choice("Fine", "fine", "f", "fine")] if candidate else []
+    return [Choice("Unwanted", "unwanted", "u", "unwanted"), *fine, *undo]

@@ -1,0 +1,13 @@
+// What the pages do beyond links and forms. Each of them works without any of it.
+
+import { watchForms } from "./swap.js";
+import { watchKeys } from "./keys.js";
+import { watchFragments } from "./fragments.js";
+import { watchPictures } from "./pictures.js";
+import { watchOutside } from "./outside.js";
+
+watchPictures();
+watchForms();
+watchKeys();
+watchFragments();
+watchOutside();

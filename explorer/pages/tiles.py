@@ -1,0 +1,72 @@
+"""Images as the pages show them: where the picture is, what it is called, how large its place is.
+
+A place has the shape of its picture before the picture comes, so that nothing jumps.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from explorer.pages.rendering import image_address
+from explorer.pages.shapes import shape, size
+from explorer.records import Picture
+from explorer.thumbnails import LARGE, SMALL, thumbnail
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """An image on a page. `number` is what stands below it, such as a distance; `small_next` are addresses for when the
+    first does not answer, `large_next` likewise."""
+
+    key: str
+    name: str
+    alt: str
+    work: str | None
+    href: str
+    shape: str
+    small: str
+    large: str
+    small_next: tuple[str, ...]
+    large_next: tuple[str, ...]
+    width: int
+    height: int
+    large_width: int
+    large_height: int
+    number: str | None = None
+    by_query: bool = False
+
+
+def tile(picture: Picture, root: str, number: str | None = None) -> Tile:
+    """A picture for a page."""
+    ours = root + thumbnail(picture.key)
+    small, large = (_under(root, one) for one in (picture.thumbnail.small, picture.thumbnail.large))
+    href = image_address(picture.key, root)
+    return Tile(
+        picture.key,
+        picture.title or picture.key,
+        picture.title or f"Image {picture.key}",
+        picture.work,
+        href,
+        shape(picture.aspect_ratio),
+        small or ours,
+        large or ours,
+        (ours,) if small else (),
+        (ours,) if large else (),
+        *size(picture.aspect_ratio, SMALL),
+        *size(picture.aspect_ratio, LARGE),
+        number,
+        "/image?" in href,
+    )
+
+
+def tiles(pictures: Iterable[Picture], root: str) -> list[Tile]:
+    """Pictures for a wall; those that have a distance show it."""
+    return [tile(one, root, _number(getattr(one, "distance", None))) for one in pictures]
+
+
+def _under(root: str, address: str | None) -> str | None:
+    """An address for a page; those of our own begin with a slash."""
+    return root + address if address and address.startswith("/") else address
+
+
+def _number(distance: float | None) -> str | None:
+    return None if distance is None else f"{distance:.3f}"

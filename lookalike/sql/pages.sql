@@ -1,0 +1,14 @@
+-- name: decisions
+-- Decisions by their numbers, as far as they still hold.
+select id, kind, subject, verdict, decided_by, decided_at, undone_by, undone_at from decisions
+where id = any(%(ids)s::bigint[]) and undone_at is null order by id
+
+-- name: last_decision
+-- What was decided last of an image and was not taken back.
+select id, kind, subject, verdict, decided_by, decided_at, undone_by, undone_at from decisions
+where kind = 'unwanted' and subject = array[%(key)s::text] and undone_at is null order by id desc limit 1
+
+-- name: pictures
+-- Some images by their keys, unwanted ones too, with what a page shows of each.
+select key, url, protocol, work, title, licence, credit, aspect_ratio, average_colour, thumbnail_of(id) as kept from images
+where key = any(%(keys)s::text[])

@@ -1,0 +1,258 @@
+"""The explorer's pages on a real Postgres, as a browser without script asks: what they show, take and refuse."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import unescape
+
+import pytest
+from starlette.testclient import TestClient
+
+from explorer.app import create_app
+from lookalike.database import Connection, connect
+from lookalike.settings import Settings
+from tests.conftest import new_database
+from tests.explorer_archive import add_analyses, fill
+from tests.servers import free_port, wait_until
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "Sec-Fetch-Site": "same-origin"}
+
+
+@contextmanager
+def opened(database_url: str, **options: object) -> Iterator[TestClient]:
+    """A client of the pages at this machine's own address."""
+    app = create_app(Settings(_env_file=None, explorer_rate=0, **options), database_url)
+    with TestClient(
+        app, base_url="http://localhost", client=("127.0.0.1", 5000), headers=BROWSER, follow_redirects=False
+    ) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def archive_url(server_url: str, template_database: str) -> Iterator[str]:
+    """A database with a filled archive."""
+    for url in new_database(server_url, template_database):
+        with connect(url, application_name="test") as connection:
+            fill(connection)
+            add_analyses(connection)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(archive_url: str) -> Iterator[TestClient]:
+    with opened(archive_url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def reader(archive_url: str) -> Iterator[Connection]:
+    with connect(archive_url, application_name="test") as connection:
+        yield connection
+
+
+PAGES = (
+    "/",
+    "/search?q=Rome",
+    "/search?work=work-3",
+    "/search?colour=c83c32",
+    "/images/image/00001",
+    "/images/waiting%2Fsimilar",
+    "/image?key=image/00001",
+    "/numbers/image/00001",
+    "/picture",
+    "/clusters",
+    "/clusters?of=works",
+    "/clusters/1",
+    "/duplicates",
+    "/duplicates?decided=true",
+    "/duplicates?end=true",
+    "/duplicates/groups",
+    "/unwanted",
+    "/unwanted?set=charts&state=accepted",
+    "/unwanted/learning",
+    "/status",
+    "/status/live",
+)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_is_there(client: TestClient, path: str) -> None:
+    """As HTML that no cache shares, under a policy that lets only files of ours run, with web addresses alone."""
+    page = client.get(path)
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert page.headers["cache-control"] in ("no-store", "private, no-cache")
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    addresses = [unescape(each) for each in re.findall(r'(?:href|src|action)="([^"]*)"', page.text)]
+    assert all(each.startswith(("/", "#", "https://")) for each in addresses), addresses
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/images/nothing", 404),
+        ("/clusters/99", 404),
+        ("/nothing", 404),
+        ("/search?colour=red", 400),
+        ("/search?q=x&cursor=nonsense", 422),
+        ("/thumbnails/nothing", 404),
+    ],
+)
+def test_errors_are_pages(client: TestClient, path: str, status: int) -> None:
+    """With a heading, and a box to search again where nothing was found."""
+    page = client.get(path)
+    assert page.status_code == status
+    assert "<h1" in page.text
+    assert status != 404 or "Key or title" in page.text
+
+
+def test_a_list_goes_on(client: TestClient) -> None:
+    """More leads on, until all members of a cluster were shown once."""
+    seen: list[str] = []
+    path = "/search?q=image/"
+    while path:
+        page = client.get(path).text
+        seen += re.findall(r'class="picture" href="/images/([^"]+)"', page)
+        more = re.search(r'rel="next" href="([^"]+)"', page)
+        path = unescape(more[1]) if more else ""
+    # One is unwanted.
+    assert len(seen) == len(set(seen)) == 59
+
+
+def test_no_file_of_this_machine_is_shown(client: TestClient) -> None:
+    """A picture that lies on the archive's own disks is its colours; its path is nowhere."""
+    page = client.get("/images/waiting%2Fsimilar").text
+    assert "secret" not in page
+    thumbnail = re.search(r'src="(/thumbnails/[^"]+)"', page)
+    assert thumbnail
+    picture = client.get(thumbnail[1])
+    assert picture.headers["content-type"].startswith("image/svg+xml")
+    assert "<script" not in picture.text
+
+
+def test_the_map_is_named_where_there_is_one(archive_url: str) -> None:
+    """The head of the pages has it as soon as the route is there."""
+    with opened(archive_url) as client:
+        assert '"/map"' not in client.get("/picture").text
+        client.app.add_api_route("/map", lambda: "", name="map")  # type: ignore[attr-defined]
+        assert '"/map"' in client.get("/picture").text
+
+
+def test_files_are_kept_by_their_content(client: TestClient) -> None:
+    """The address in a page is for ever; without the digest browsers ask again."""
+    address = re.search(r'src="(/static/[^"]+pages\.js)"', client.get("/").text)
+    assert address
+    assert "immutable" in client.get(address[1]).headers["cache-control"]
+    assert client.get("/static/pages.js").headers["cache-control"] == "no-cache"
+    assert client.get("/static/../rendering.py").status_code == 404
+
+
+# Deciding ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_image_is_unwanted_and_as_before(client: TestClient, reader: Connection) -> None:
+    """The answer leads back to its page; what was said is a row with who and when; the second word takes it back."""
+    said = client.post("/decisions/image", data={"key": "image/00005", "state": "unwanted"})
+    assert (said.status_code, said.headers["location"]) == (303, "/images/image/00005")
+    page = client.get("/images/image/00005").text
+    assert "searches leave it out" in page
+    assert '"/images/image/00005"' not in client.get("/search?q=image/00005").text
+    kept = reader.execute("select verdict, decided_by from decisions order by id desc limit 1").fetchone()
+    assert kept == ("unwanted", "local")
+    client.post("/decisions/image", data={"key": "image/00005", "state": "undo"})
+    assert "searches leave it out" not in client.get("/images/image/00005").text
+    again = client.post("/decisions/image", data={"key": "image/00005", "state": "undo"})
+    assert again.status_code == 409
+
+
+def test_images_of_a_set_are_decided_together_and_taken_back_together(
+    client: TestClient, reader: Connection
+) -> None:
+    """The way back holds the numbers of what was decided, for a button that undoes all of it."""
+    chosen = {
+        "set": "charts",
+        "state": "unwanted",
+        "key": ["image/00020", "image/00021"],
+        "back": "/unwanted",
+    }
+    said = client.post("/decisions/images", data=chosen)
+    back = said.headers["location"]
+    page = client.get(back).text
+    assert "2 images: unwanted." in page
+    numbers = re.search(r'name="decision" value="([\d.]+)"', page)
+    assert numbers
+    count = "select count(*) from unwanted_images where state = 'accepted'"
+    before = reader.execute(count).fetchone()
+    client.post("/decisions/undo", data={"decision": numbers[1], "back": "/unwanted"})
+    assert before == (3,)
+    assert reader.execute(count).fetchone() == (1,)
+    alone = client.post("/decisions/images", data={"set": "charts", "only": "fine image/00020"})
+    assert "image/00020: fine." in client.get(alone.headers["location"]).text
+
+
+def test_a_failure_is_tried_again(client: TestClient, reader: Connection) -> None:
+    """One image, or all with a reason; without either nothing is."""
+    assert "broken" in client.get("/status").text
+    assert client.post("/decisions/retry", data={"encoder": "tiny"}).status_code == 422
+    assert client.post("/decisions/retry", data={"encoder": "tiny", "reason": "not_found"}).status_code == 303
+    assert reader.execute("select count(*) from failures").fetchone() == (0,)
+
+
+def test_a_set_is_learned_in_the_background(client: TestClient) -> None:
+    """The page says how far it is, and in the end what came of it."""
+    examples = "image/00030\nimage/00031\n\nimage/00030"
+    said = client.post("/unwanted/learn", data={"name": "blank", "examples": examples})
+    assert said.headers["location"] == "/unwanted?set=blank"
+    wait_until(lambda: "data-refresh" not in client.get("/unwanted/learning").text, 20, "the set")
+    assert re.search("blank is learned|blank was not learned", client.get("/unwanted/learning").text)
+
+
+@pytest.mark.parametrize("back", ["https://evil.example", "//evil.example", "/\\evil.example", "/a\r\nX: y"])
+def test_the_way_back_leads_nowhere_else(client: TestClient, back: str) -> None:
+    """A form may name only a path of ours."""
+    pair = {"first": "image/00009", "second": "image/00010", "verdict": "same"}
+    said = client.post("/decisions/pair", data={**pair, "back": back})
+    assert said.status_code == 303
+    assert said.headers["location"].startswith("/duplicates?decision=")
+
+
+def test_other_websites_decide_nothing(client: TestClient) -> None:
+    """A form on another website's page is refused, in words."""
+    foreign = {**BROWSER, "Sec-Fetch-Site": "cross-site"}
+    said = client.post("/decisions/image", data={"key": "image/00007", "state": "unwanted"}, headers=foreign)
+    assert said.status_code == 403
+    assert "other websites" in said.text
+
+
+def test_with_tokens_a_browser_is_asked_for_one(archive_url: str, reader: Connection) -> None:
+    """By its own dialogue; the name that comes with the token is who decided."""
+    form = {"cluster": "1", "name": "Views"}
+    with opened(archive_url, explorer_tokens={"ann": "secret"}) as client:
+        refused = client.post("/decisions/cluster", data=form)
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"].startswith("Basic ")
+        assert client.post("/decisions/cluster", data=form, auth=("ann", "secret")).status_code == 303
+        assert "Views" in client.get("/clusters/1").text
+    kept = reader.execute("select decided_by from decisions where kind = 'name'").fetchone()
+    assert kept == ("ann",)
+
+
+def test_a_database_that_is_away_has_a_page_that_tries_again() -> None:
+    """With 503, and without script as well."""
+    with opened(f"postgresql://nobody@127.0.0.1:{free_port()}/none") as client:
+        page = client.get("/")
+    assert page.status_code == 503
+    assert "data-reload" in page.text
+    assert 'http-equiv="refresh"' in page.text
+    assert page.headers["retry-after"]
+
+
+def test_an_empty_archive_has_pages(database_url: str) -> None:
+    """They say what to do, and none is an error."""
+    with opened(database_url) as client:
+        for path in (
+            *("/", "/search?q=x", "/picture", "/clusters"),
+            *("/duplicates", "/duplicates/groups", "/unwanted", "/status"),
+        ):
+            assert client.get(path).status_code == 200, path
+        assert "lookalike run" in client.get("/").text
