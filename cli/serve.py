@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import socket
 from typing import Annotated
 
 import typer
@@ -45,13 +46,19 @@ def run_server(session: Session, host: str, port: int) -> None:
     except SystemExit:
         raise ConfigurationError(f"{host}:{port} cannot be listened at: choose another --port") from None
     shown = f"[{host}]" if ":" in host else host
-    output.console.print(
-        f"the explorer is at http://{shown}:{listening.getsockname()[1]}/", highlight=False, soft_wrap=True
-    )
+    address = f"http://{shown}:{listening.getsockname()[1]}/"
+
+    class Server(uvicorn.Server):
+        """Says where it is as soon as it answers there."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            output.console.print(f"the explorer is at {address}", highlight=False, soft_wrap=True)
+
     # Uvicorn ends in order on these, and then raises them again, for whoever was there before it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
-        uvicorn.Server(config).run([listening])
+        Server(config).run([listening])
     finally:
         listening.close()

@@ -19,7 +19,7 @@ def answer(request: Request, record: BaseModel, keep: bool = True) -> Response:
     headers = {
         "ETag": etag,
         "Cache-Control": f"public, max-age={seconds}" if seconds else "no-cache",
-        "Vary": "Accept",
+        "Vary": "Accept, Origin",
     }
     if _has(request, etag):
         return Response(status_code=304, headers=headers)

@@ -3,7 +3,7 @@ taken back until something else is decided about the same.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
@@ -12,7 +12,7 @@ from explorer.reading import QUERIES, rows
 from explorer.records import Decision
 from lookalike import books, clusters, duplicates, unwanted
 from lookalike.database import Connection
-from lookalike.errors import ConfigurationError, OutdatedDecisionError, UnknownDecisionError
+from lookalike.errors import OutdatedDecisionError, UnknownDecisionError
 from lookalike.ledger import hold_deletions
 from lookalike.reasons import Reason
 from lookalike.search import active_encoder, find_image
@@ -139,14 +139,6 @@ def _restore_name(connection: Connection, subject: list[str], before: dict[str, 
 
 
 _RESTORE = {"pair": _restore_pair, "unwanted": _restore_unwanted, "name": _restore_name}
-
-
-def as_verdict(word: str) -> Verdict:
-    """A verdict by its word. Raises ConfigurationError."""
-    for verdict in get_args(Verdict):
-        if word == verdict:
-            return verdict  # type: ignore[no-any-return]
-    raise ConfigurationError(f"no verdict {word!r}; there are: {', '.join(get_args(Verdict))}")
 
 
 def _lock(connection: Connection, kind: str, subject: str) -> None:

@@ -9,7 +9,6 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from pydantic import Field
 
@@ -189,7 +188,7 @@ def read_status(connection: Connection, keeper: BookKeeper) -> Status:
     active = next(iter(connection.execute("select active_encoder()").fetchone() or ()), None)
     return Status(
         encoders=[_describe(connection, keeper, name, name == active) for name in names],
-        sources=[SourceStatus(**_shown(source)) for source in list_sources(connection)],
+        sources=[SourceStatus(**source) for source in list_sources(connection)],
         manifests_awaited=manifests["awaited"],
         manifests_failed=manifests["failed"],
     )
@@ -212,19 +211,12 @@ def _describe(connection: Connection, keeper: BookKeeper, name: str, active: boo
             for lane, state, count in books.count_chunks(connection, name)
         ],
         workers=[
-            WorkerStatus(
-                **_shown(asdict(one)), images_per_second=round(one.images_per_second, 2), limit=one.limit
-            )
+            WorkerStatus(**asdict(one), images_per_second=round(one.images_per_second, 2), limit=one.limit)
             for one in list_workers(connection, name)
         ],
-        analyses=[AnalysisStatus(**_shown(asdict(one))) for one in analyses.list_standing(connection, name)],
+        analyses=[AnalysisStatus(**asdict(one)) for one in analyses.list_standing(connection, name)],
         recall_at_10=check and check.recall_10,
     )
-
-
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as keywords; records take from it what they have."""
-    return row
 
 
 def list_failures(

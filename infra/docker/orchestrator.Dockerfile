@@ -15,6 +15,7 @@ COPY migrations /src/migrations
 COPY lookalike /src/lookalike
 COPY orchestrator /src/orchestrator
 COPY workers /src/workers
+COPY explorer /src/explorer
 COPY cli /src/cli
 RUN pip install --root-user-action=ignore --no-deps --no-build-isolation /src
 

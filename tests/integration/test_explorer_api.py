@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -307,6 +308,17 @@ def test_bodies_are_limited_and_headers_guard(client: TestClient) -> None:
 
 
 # The description -----------------------------------------------------------------------------------------------------
+
+
+def test_the_documentation_names_what_there_is(client: TestClient) -> None:
+    """Every path in docs/api.md is one of the API, and every path of the API is there."""
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    paths = {path.removeprefix(API) for path in client.get("/api/openapi.json").json()["paths"]}
+    named = set(re.findall(r"`(?:GET |POST |DELETE )?(?:/api/v1)?(/[a-z/{}]+)(?:\?q=)?`", text))
+    assert named - paths <= {"/healthz", "/readyz", "/metrics", "/api/docs", "/api/v", "/search"} | {
+        each for each in named if each.startswith("/api")
+    }
+    assert paths - named <= {"/clusters/{cluster}/members"}
 
 
 def test_the_description_is_a_page_without_scripts(client: TestClient) -> None:
