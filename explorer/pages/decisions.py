@@ -3,7 +3,7 @@
 Who decides, and whether they may, is for explorer.access to say; what a decision does is in explorer.deciding.
 """
 
-from typing import Annotated
+from typing import Annotated, cast, get_args
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Request
@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse, Response
 from explorer import deciding
 from explorer.access import Decider
 from explorer.archive import AnArchive
+from explorer.deciding import Verdict
 from explorer.pages.learning import Learning
 from explorer.pages.rendering import image_address, root_of
 from explorer.pages.undoing import MOST, last_decision, read_numbers, write_numbers
@@ -36,7 +37,7 @@ def decide_image(request: Request, archive: AnArchive, who: Decider, key: Word, 
                 )
             deciding.undo(connection, last.id, who.name)
         else:
-            deciding.decide_unwanted(connection, key, deciding.as_verdict(state), who.name)
+            deciding.decide_unwanted(connection, key, _as_verdict(state), who.name)
     return _to(image_address(key, root_of(request)))
 
 
@@ -75,7 +76,7 @@ def decide_images(
     with archive.deciding() as connection, connection.transaction():
         for one in keys[:MOST]:
             decisions.append(
-                deciding.decide_unwanted(connection, one, deciding.as_verdict(verdict), who.name, set or None)
+                deciding.decide_unwanted(connection, one, _as_verdict(verdict), who.name, set or None)
             )
     return _back(request, back, "/unwanted", decisions)
 
@@ -127,6 +128,13 @@ def learn(
     if not learning.begin(name.strip(), keys, who.name):
         raise OutdatedDecisionError("another set is being learned: wait for that")
     return _to(f"{root_of(request)}/unwanted?{urlencode({'set': name.strip()})}")
+
+
+def _as_verdict(word: str) -> Verdict:
+    for verdict in get_args(Verdict):
+        if word == verdict:
+            return cast(Verdict, verdict)
+    raise ConfigurationError(f"no verdict {word!r}; there are: {', '.join(get_args(Verdict))}")
 
 
 def _back(request: Request, back: str, otherwise: str, decisions: list[Decision]) -> Response:

@@ -352,6 +352,25 @@ PAGES = {
 }
 
 
+WATCH_SHIFTS = """
+window.shifted = 0;
+new PerformanceObserver((list) => {
+  for (const each of list.getEntries()) window.shifted += each.value;
+}).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+@pytest.mark.parametrize("name", ["home", "image", "duplicates", "unwanted"])
+def test_nothing_jumps_while_pictures_come(visit: Open, name: str) -> None:
+    """Each picture has its place before it is there."""
+    for viewport in (None, PHONE):
+        one = visit(viewport)
+        one.page.add_init_script(WATCH_SHIFTS)
+        one.page.goto(one.url + PAGES[name], wait_until="load")
+        one.page.wait_for_timeout(200)
+        assert one.page.evaluate("window.shifted") < 0.02
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_nobody_is_kept_out(visit: Open, name: str) -> None:
     """axe-core finds nothing serious in light or dark, and a phone scrolls only down."""
