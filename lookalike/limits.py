@@ -86,6 +86,11 @@ def record_beat(connection: psycopg.Connection[tuple[object, ...]], beat: Beat) 
     connection.execute(QUERIES["beat"], asdict(beat))
 
 
+def forget_worker(connection: psycopg.Connection[tuple[object, ...]], name: str) -> None:
+    """A worker that has left in order is no longer heard of, and none that has fallen silent."""
+    connection.execute(QUERIES["forget"], {"name": name})
+
+
 def list_workers(connection: psycopg.Connection[tuple[object, ...]], encoder: str) -> list[WorkerState]:
     """The workers of an encoder that were heard of within the last hour."""
     with connection.cursor(row_factory=class_row(WorkerState)) as cursor:

@@ -6,7 +6,6 @@ spans and never work.
 """
 
 import hashlib
-import importlib.util
 import logging
 import threading
 import time
@@ -79,13 +78,15 @@ def start_tracing(settings: Settings, service: str) -> Tracing:
     """Tracing to the collector of the settings; OFF without one, or without the library, which the log says."""
     if settings.otlp_endpoint is None:
         return OFF
-    if importlib.util.find_spec("opentelemetry.exporter") is None:
+    # Many platforms set the address for every program, and some of them bring a part of the library.
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
         log.warning("no traces: OTEL_EXPORTER_OTLP_ENDPOINT needs pip install 'lookalike[tracing]'")
         return OFF
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     resource = Resource.create(
         {"service.name": service, "service.namespace": "lookalike", "service.version": __version__}

@@ -2,7 +2,7 @@
 
 No look may weigh on the archive: it rests for PART times as long as it took. What costs milliseconds is seconds old,
 and the exact count of the books, a minute's work in 40 million images, an hour. Figures of a database that is away are
-not shown at all.
+not shown at all, but for the books, which say of when they are.
 """
 
 import logging
@@ -39,12 +39,15 @@ STEP_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look: its name, how it is done, and the least seconds from one to the next. `needs`: what it asks."""
+    """One look: its name, how it is done, and the least seconds from one to the next. `needs`: what it asks. What is
+    `dated` says itself of when it is, and is shown until it is seen anew.
+    """
 
     name: str
     needs: str
     seconds: float
     see: Callable[["Watch", Any], Iterable[Metric]]
+    dated: bool = False
 
 
 class Watch:
@@ -93,21 +96,32 @@ class Watch:
                 self._forget("broker")
                 self._due[look.name] = began + look.seconds
                 continue
-            took = time.monotonic() - began
+            except psycopg.errors.QueryCanceled as error:
+                # The limit of this login (statement_timeout): it has cost as much, and the other looks go on.
+                log.warning("no figures of the %s: %s", look.name, " ".join(str(error).split()))
+                with self._lock:
+                    if not look.dated:
+                        self._seen.pop(look.name, None)
+                self._rest(look, began)
+                continue
             with self._lock:
-                self._seen[look.name], self._costs[look.name] = found, took
+                self._seen[look.name], self._costs[look.name] = found, time.monotonic() - began
                 self._up[look.needs] = True
-            self._due[look.name] = began + took + max(look.seconds, PART * took)
+            self._rest(look, began)
+
+    def _rest(self, look: Look, began: float) -> None:
+        now = time.monotonic()
+        self._due[look.name] = now + max(look.seconds, PART * (now - began))
 
     def miss_database(self) -> None:
-        """The database is away: what was seen in it no longer holds."""
+        """The database is away: what was seen in it no longer holds, unless it is dated."""
         self._forget("database")
 
     def _forget(self, service: str) -> None:
         with self._lock:
             self._up[service] = False
             for look in LOOKS:
-                if look.needs == service:
+                if look.needs == service and not look.dated:
                     self._seen.pop(look.name, None)
 
 
@@ -367,5 +381,5 @@ LOOKS = (
     Look("failures", "database", 30, _see_failures),
     Look("sources", "database", 30, _see_sources),
     Look("index", "database", 30, _see_index),
-    Look("books", "database", 60, _see_books),
+    Look("books", "database", 60, _see_books, dated=True),
 )

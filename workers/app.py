@@ -64,9 +64,15 @@ def worker_app(settings: Settings) -> Celery:
     def leave(**_: Any) -> None:
         # Celery has waited for its own threads.
         events.join()
+        _leave(running)
 
     app.task(name=TASK, bind=True)(embed)
     signals.worker_init.connect(load, weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)
     signals.worker_shutdown.connect(leave, weak=False)
     return app
+
+
+def _leave(embedders: list[Embedder]) -> None:
+    for embedder in embedders:
+        embedder.leave()

@@ -6,12 +6,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, NoReturn, TypeVar
 from uuid import UUID, uuid4
 
+import psycopg
 from psycopg_pool import ConnectionPool
 
 from lookalike import analyses, archive, ledger, limits, logs, sweeping, tracing
@@ -53,6 +55,8 @@ EXIT_CONTRACT = 76
 GIVE_BACK_SECONDS = 10.0
 # A heartbeat that did not come through is tried again so soon.
 HEARTBEAT_RETRY_SECONDS = 5.0
+# A worker that has done all takes so long at most to say that it leaves.
+LEAVE_SECONDS = 2.0
 
 
 @dataclass
@@ -145,6 +149,7 @@ class Embedder:
         self._lock = threading.Lock()
         self._turns = Turns()
         self._stopping = threading.Event()
+        self._left = threading.Event()
 
     def embed(self, chunk_id: int, token: UUID, alone: bool = False) -> None:
         """Works on one chunk from start to finish; with `alone`, on no other meanwhile.
@@ -293,8 +298,7 @@ class Embedder:
         `lifeline` is the connection that holds the lock on the worker's name.
         """
         pause = 0.0
-        while True:
-            time.sleep(pause)
+        while not self._left.wait(pause):
             try:
                 lifeline = self.beat(lifeline, database_url)
                 pause = self._settings.lease_seconds / 3
@@ -372,6 +376,13 @@ class Embedder:
             held = list(self._held.values())
         for one in held:
             one.work.cancel()
+
+    def leave(self) -> None:
+        """The end of a stop in order, when nothing is under way: nobody shall wait for its heartbeats any longer."""
+        self._left.set()
+        # A database that is away hears nothing of it: then the worker seems to have fallen silent, and that passes.
+        with suppress(psycopg.Error), self._pool.connection(LEAVE_SECONDS) as connection:
+            limits.forget_worker(connection, self.name)
 
     def stop(self) -> None:
         """Lets chunks under way finish for `stop_seconds`; what is left then is given back. Returns at once."""

@@ -18,3 +18,7 @@ on conflict (name) do update set
     seconds = excluded.seconds, fetch_busy = excluded.fetch_busy, decode_busy = excluded.decode_busy,
     encode_busy = excluded.encode_busy, store_busy = excluded.store_busy, batch_fill = excluded.batch_fill,
     refused = excluded.refused, thumbnails_missed = excluded.thumbnails_missed
+
+-- name: forget
+-- A worker has left in order: nobody waits for its heartbeats.
+delete from workers where name = %(name)s

@@ -262,7 +262,7 @@ def test_sigterm_stops_a_worker_in_order(
     archive_files: dict[str, bytes],
     web: str,
 ) -> None:
-    """A worker finishes what it holds, leaves with exit code 0, and no chunk counts a crash."""
+    """A worker finishes what it holds, says that it leaves, with exit code 0, and no chunk counts a crash."""
     system = lookalike(LOOKALIKE_CHUNK_SIZE="16")
     system.run("add", str(write_csv(tmp_path / "images.csv", web, archive_files)))
     system.start("orchestrate")
@@ -274,6 +274,8 @@ def test_sigterm_stops_a_worker_in_order(
     assert connection.execute(
         "select count(*) filter (where state = 'running'), max(crashes) from chunks"
     ).fetchone() == (0, 0)
+    # Nobody takes it for one that has fallen silent.
+    assert connection.execute("select count(*) from workers").fetchone() == (0,)
 
 
 def test_cut_connections_are_made_again(

@@ -173,6 +173,22 @@ def test_a_chunk_that_starts_while_the_worker_stops_is_given_back(
     ).fetchone() == (4, 0)
 
 
+def test_a_worker_that_leaves_in_order_has_not_fallen_silent(
+    embedder: Embedder, connection: Connection, database_url: str
+) -> None:
+    """It is no longer among those that were heard of, and its heartbeat says nothing more."""
+    lifeline = connect(database_url, application_name="worker lifeline")
+    beating = threading.Thread(target=embedder.heartbeat, args=(lifeline, database_url), daemon=True)
+    beating.start()
+    heard = "select count(*) from workers where name = 'host.7'"
+    wait_until(lambda: connection.execute(heard).fetchone() == (1,), 10)
+    embedder.leave()
+    beating.join(10)
+    lifeline.close()
+    assert not beating.is_alive()
+    assert connection.execute(heard).fetchone() == (0,)
+
+
 def test_a_database_may_be_away_for_longer_than_all_patience(
     settings: Settings, connection: Connection, database_url: str, server_url: str, pipeline: Pipeline
 ) -> None:

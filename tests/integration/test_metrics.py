@@ -149,16 +149,46 @@ def test_a_costly_look_is_a_rare_one(
     assert [later - sooner for sooner, later in itertools.pairwise(taken)] == [3060]
 
 
+def test_a_look_that_is_not_allowed_to_end_costs_no_other(
+    archived: Connection,
+    settings: Settings,
+    broker: Broker,
+    broker_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The limit of the login ends it: the log says so, it rests like any other, and the other figures are there."""
+    asked = []
+
+    def see(_: Watch, connection: Connection) -> list[Metric]:
+        asked.append("books")
+        connection.execute("select pg_sleep(10)")
+        return []
+
+    slow = watching_module.Look("books", "database", 60, see, dated=True)
+    monkeypatch.setattr(watching_module, "LOOKS", (*watching_module.LOOKS[:-1], slow))
+    archived.execute("set statement_timeout = '100ms'")
+    watch = Watch(settings, broker, broker_url)
+    for _ in range(2):
+        watch.step(archived)
+    archived.execute("reset statement_timeout")
+    assert asked == ["books"]
+    seen = values(watch.collect())
+    assert seen["lookalike_up", "database"] == 1
+    assert ("lookalike_chunks", "tiny", "backfill", "pending") in seen
+    assert "no figures of the books" in caplog.text
+
+
 def test_a_database_or_broker_that_is_away_is_said(
     archived: Connection, settings: Settings, database_url: str, broker: Broker, broker_url: str
 ) -> None:
-    """What was seen in it is no longer shown; the rest is."""
+    """What was seen in it is no longer shown; the rest is, and so are the books, which say when they were counted."""
     away = Broker("redis://127.0.0.1:1/0")
     watch = Watch(settings, away, "redis://127.0.0.1:1/0")
     watch.step(archived)
     seen = values(watch.collect())
     assert (seen["lookalike_up", "database"], seen["lookalike_up", "broker"]) == (1, 0)
-    assert ("lookalike_registered_images",) in seen
+    assert ("lookalike_chunks", "tiny", "backfill", "pending") in seen
 
     def refuse() -> Connection:
         raise psycopg.OperationalError("away")
@@ -166,7 +196,9 @@ def test_a_database_or_broker_that_is_away_is_said(
     registry = CollectorRegistry()
     with watching(watch, registry, refuse):
         wait_until(lambda: values(registry.collect())["lookalike_up", "database"] == 0, 10)
-    assert ("lookalike_registered_images",) not in values(watch.collect())
+    seen = values(watch.collect())
+    assert ("lookalike_chunks", "tiny", "backfill", "pending") not in seen
+    assert {("lookalike_books_balanced", "tiny"), ("lookalike_books_timestamp_seconds",)} <= seen.keys()
     watch = Watch(settings, broker, broker_url)
     with watching(watch, registry, lambda: connect(database_url, application_name="test")):
         wait_until(lambda: values(registry.collect()).get(("lookalike_registered_images",)) == 10, 10)

@@ -1,6 +1,7 @@
 """Traces of chunks: one from lease to finish, sent to a collector that is a real HTTP server here."""
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -125,11 +126,15 @@ def test_off_by_default(settings: Settings) -> None:
     assert not OFF.is_on
 
 
+@pytest.mark.parametrize("missing", ["opentelemetry", "opentelemetry.exporter.otlp"])
 def test_without_the_library_the_log_says_what_to_install(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, missing: str
 ) -> None:
-    """The program works on, without traces."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    """The program works on, without traces, whether all of the library or a part of it is missing."""
+    for name in [name for name in sys.modules if name.startswith(missing)]:
+        monkeypatch.delitem(sys.modules, name)
+    # Python's own word for a module that cannot be found.
+    monkeypatch.setitem(sys.modules, missing, None)
     assert start_tracing(told(settings, "http://127.0.0.1:1"), "worker") is OFF
     assert "lookalike[tracing]" in caplog.text
 

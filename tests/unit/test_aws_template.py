@@ -315,6 +315,32 @@ def test_alarms_ask_for_what_is_published() -> None:
     assert namespace == {"Fn::Sub": "lookalike/${Name}"}
 
 
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_fewer_workers_towards_the_end_of_a_backlog_are_no_alarm(example: str) -> None:
+    """The plan is held against as many workers as there may be, and not against the few that the rest needs."""
+    defaults = {name: one.get("Default") for name, one in read_template(ROOT)["Parameters"].items()}
+    given = {**defaults, **read_example(example)}
+    planned, most = int(given["PlannedImagesPerMinute"]), int(given["MaximumWorkers"])
+    metrics = read_template("alarms")["Resources"]["ThroughputUnderPlan"]["Properties"]["Metrics"]
+    (expression,) = [each["Expression"]["Fn::Sub"] for each in metrics if each["ReturnData"]]
+    condition = re.fullmatch(r"IF\((.+), 1, 0\)", expression)
+    assert condition is not None
+    words = condition[1].replace("${PlannedImagesPerMinute}", str(planned))
+    words = words.replace("AND", "and").replace("OR", "or").replace("open", "waiting")
+
+    def alarms(waiting: float, done: float) -> bool:
+        return bool(eval(words, {}, {"waiting": waiting, "done": done}))
+
+    # From which backlog on there are 1, 2, 4… workers.
+    steps = [0, *map(int, given["BacklogSteps"].split(","))]
+    for number, step in enumerate(steps):
+        workers = min(2**number, most)
+        assert not alarms(step + 1, planned * workers / most)
+    assert alarms(60 * planned, planned * 0.9)
+    assert alarms(1, 0)
+    assert not alarms(0, 0)
+
+
 def test_root_gives_each_template_what_it_asks_for() -> None:
     """The parameters of every nested template are given, no others are, and what they come from is an output."""
     root = read_template(ROOT)

@@ -216,7 +216,9 @@ def test_prometheus_finds_every_program(services: dict[str, dict]) -> None:
 
 
 def test_the_broker_asks_for_its_password(services: dict[str, dict], tmp_path: Path) -> None:
-    """The command of the compose file, run as it is but for places: who does not know the file's word is refused."""
+    """The command of the compose file, run as it is but for places: who does not know the file's word is refused, and
+    it ends in order when Docker stops it.
+    """
     (tmp_path / "broker_password").write_text("word")
     port = free_port()
     *shell, script = services["valkey"]["command"]
@@ -230,11 +232,15 @@ def test_the_broker_asks_for_its_password(services: dict[str, dict], tmp_path: P
         wait_until(lambda: answers(known), 10)
         assert known.config_get("appendonly") == {"appendonly": "yes"}
         assert known.config_get("save") == {"save": ""}
+        assert known.config_get("proto-max-bulk-len") == {"proto-max-bulk-len": str(1024**2)}
         with pytest.raises(redis.AuthenticationError):
             redis.Redis(port=port).ping()
-    finally:
+        # Docker tells the first process to stop, and kills what is left after the time to do so.
         process.terminate()
-        process.wait(10)
+        assert process.wait(10) == 0
+        assert not answers(known)
+    finally:
+        process.kill()
 
 
 def answers(client: redis.Redis) -> bool:
