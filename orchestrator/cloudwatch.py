@@ -50,19 +50,21 @@ class Publisher:
         self._settings = settings
         self._namespace = settings.cloudwatch_namespace
         self._client: CloudWatchClient | None = None
-        self._unbalanced = False
+        self._unbalanced: bool | None = None
         self._count_at = 0.0
 
     def step(self, connection: Connection) -> None:
         """Measures and publishes. Raises ServiceError where CloudWatch does not take it, UnknownEncoderError."""
         encoder = self._settings.encoder
-        if time.monotonic() >= self._count_at:
-            self._unbalanced = not books.count_books(connection, encoder).balanced
-            self._count_at = time.monotonic() + BOOKS_SECONDS
         backlog = measure(connection, encoder)
         # Analyses that wait for an index need no worker until it is built.
         waiting = backlog.analysed if backlog.analysed and self._may_analyse(connection, encoder) else 0
         self._put(encoder, figures(backlog, waiting, self._unbalanced))
+        if time.monotonic() >= self._count_at:
+            # Last, and not again at once: what takes a minute, or is cancelled, must not hold the other figures up.
+            self._count_at = time.monotonic() + BOOKS_SECONDS
+            self._unbalanced = not books.count_books(connection, encoder).balanced
+            self._put(encoder, {"BooksUnbalanced": int(self._unbalanced)})
 
     def _may_analyse(self, connection: Connection, encoder: str) -> bool:
         least = self._settings.index_rows
@@ -100,8 +102,8 @@ class Publisher:
         return self._client
 
 
-def figures(backlog: Backlog, analysed: int, unbalanced: bool) -> dict[str, float]:
-    """The values of the metrics; `analysed` is what waits to be analysed and can be."""
+def figures(backlog: Backlog, analysed: int, unbalanced: bool | None) -> dict[str, float]:
+    """The values of the metrics. `analysed` waits to be analysed and can be; `unbalanced` None: not yet known."""
     waiting = backlog.images + analysed
     values: dict[str, float] = {
         "Backlog": waiting,
@@ -110,8 +112,9 @@ def figures(backlog: Backlog, analysed: int, unbalanced: bool) -> dict[str, floa
         "Workers": backlog.workers,
         "ImagesPerMinute": backlog.last_minute,
         "OldestEventSeconds": backlog.oldest_event,
-        "BooksUnbalanced": int(unbalanced),
     }
+    if unbalanced is not None:
+        values["BooksUnbalanced"] = int(unbalanced)
     if backlog.last_hour >= LEAST_IMAGES:
         values["FailedPercent"] = 100 * backlog.failed_share
     return values
