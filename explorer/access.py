@@ -93,6 +93,10 @@ def is_local(request: Request) -> bool:
         return False
     if any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via")):
         return False
+    # nginx as it comes says nothing of whom it asks for, and calls us by the address it knows us by; but it speaks
+    # HTTP/1.0, which no browser does.
+    if request.scope.get("http_version") == "1.0":
+        return False
     host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
     return host in NAMES or _is_loopback(host)
 

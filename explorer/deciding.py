@@ -102,10 +102,12 @@ def undo(connection: Connection, number: int, by: str) -> Decision:
     the same since, or images are under way again.
     """
     with connection.transaction():
-        found = rows(connection, QUERIES["take_decision"], {"id": number})
+        found = rows(connection, QUERIES["subject"], {"id": number})
         if not found:
             raise UnknownDecisionError(f"no decision has the number {number}")
-        decision = found[0]
+        # First of all: who decides about the same at this moment is waited for, and then seen.
+        _LOCK[found[0]["kind"]](connection, found[0]["subject"])
+        (decision,) = rows(connection, QUERIES["take_decision"], {"id": number})
         if decision["undone"]:
             raise OutdatedDecisionError(f"decision {number} was taken back already")
         if decision["outdated"]:
@@ -118,7 +120,6 @@ def undo(connection: Connection, number: int, by: str) -> Decision:
 
 def _restore_pair(connection: Connection, subject: list[str], before: dict[str, Any]) -> None:
     a, b = sorted(find_image(connection, key).id for key in subject)
-    _lock(connection, "pair", f"{a} {b}")
     mark = before["mark"]
     duplicates.unmark(connection, a, b, before["pairs"])
     if mark is not None:
@@ -128,7 +129,6 @@ def _restore_pair(connection: Connection, subject: list[str], before: dict[str, 
 
 def _restore_unwanted(connection: Connection, subject: list[str], before: dict[str, Any]) -> None:
     image = find_image(connection, subject[0])
-    _lock(connection, "unwanted", str(image.id))
     hold_deletions(connection)
     connection.execute(QUERIES["forget_unwanted"], {"image": image.id})
     connection.execute(QUERIES["restore_unwanted"], {"rows": Jsonb(before["rows"])})
@@ -138,6 +138,24 @@ def _restore_name(connection: Connection, subject: list[str], before: dict[str, 
     clusters.name(connection, int(subject[0]), before["name"])
 
 
+def _lock_pair(connection: Connection, subject: list[str]) -> None:
+    a, b = sorted(find_image(connection, key).id for key in subject)
+    _lock(connection, "pair", f"{a} {b}")
+
+
+def _lock_unwanted(connection: Connection, subject: list[str]) -> None:
+    _lock(connection, "unwanted", str(find_image(connection, subject[0]).id))
+
+
+def _lock_name(connection: Connection, subject: list[str]) -> None:
+    _lock(connection, "name", subject[0])
+
+
+def _lock_nothing(_: Connection, __: list[str]) -> None:
+    """What is tried again cannot be taken back."""
+
+
+_LOCK = {"pair": _lock_pair, "unwanted": _lock_unwanted, "name": _lock_name, "retry": _lock_nothing}
 _RESTORE = {"pair": _restore_pair, "unwanted": _restore_unwanted, "name": _restore_name}
 
 

@@ -93,9 +93,13 @@ def _network_of(host: str) -> str:
     if ":" not in host:
         return host
     try:
-        return str(ip_network(f"{host.partition('%')[0]}/64", strict=False))
+        address = ip_address(host.partition("%")[0])
     except ValueError:
         return host
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        # As a socket for both calls it: below one /64 lies all of IPv4.
+        return str(address.ipv4_mapped)
+    return str(ip_network(f"{address}/64", strict=False))
 
 
 class BodyLimit:
@@ -109,7 +113,10 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most = self._upload_bytes + AROUND_BYTES if scope["path"].endswith("/search") else BODY_BYTES
+        # Only files of forms are written to disk as they come: all else is held in memory.
+        kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        is_upload = scope["path"].endswith("/search") and kind.lower().startswith(b"multipart/form-data")
+        most = self._upload_bytes + AROUND_BYTES if is_upload else BODY_BYTES
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if not length.isdigit() or int(length) > most:
             problem = _too_large(most)

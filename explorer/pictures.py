@@ -26,6 +26,9 @@ Vector = NDArray[np.float32]
 
 # An address that a visitor names is not waited for as long as those of a backfill.
 FETCH_SECONDS = 20.0
+# So many files of the archive are held at once, each of as many bytes as a worker reads; who finds no room waits.
+OWN_AT_ONCE = 2
+OWN_SECONDS = 5.0
 
 
 class Pictures:
@@ -43,6 +46,7 @@ class Pictures:
         self._own = settings.model_copy(update={"fetch_timeout": min(settings.fetch_timeout, FETCH_SECONDS)})
         self._metrics = metrics
         self._places = threading.BoundedSemaphore(settings.explorer_searches)
+        self._own_places = threading.BoundedSemaphore(OWN_AT_ONCE)
         # One thread: a network has its threads of its own, and memory does not grow with those who ask.
         self._worker = ThreadPoolExecutor(1, "pictures")
         self._encoders: dict[str, PictureEncoder] = {}
@@ -79,7 +83,12 @@ class Pictures:
             return fetch_known(image.url, image.protocol, encoder, self._own, outside=image.outside)
 
         with self._place():
-            return self._worker.submit(self._classify, encoder, _having_packages(fetch)).result()
+            if not self._own_places.acquire(timeout=OWN_SECONDS):
+                raise BusyError("many look at what the network sees: try again in a few seconds")
+            try:
+                return self._worker.submit(self._classify, encoder, _having_packages(fetch)).result()
+            finally:
+                self._own_places.release()
 
     def _embed(self, way: str, encoder: str, read: Callable[[], bytes]) -> Vector:
         outcome = "failed"

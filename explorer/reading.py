@@ -166,11 +166,16 @@ def _as_words(text: str) -> str:
 
 
 def find_work(
-    connection: Connection, work: str, cursor: str | None = None, limit: int = 100
+    connection: Connection,
+    work: str,
+    cursor: str | None = None,
+    limit: int = 100,
+    include_unwanted: bool = False,
 ) -> Page[Picture]:
     """The images of a work; an empty page when there is none of this name."""
     (after,) = read_cursor(cursor, (0,))
-    found = rows(connection, QUERIES["work"], {"work": work, "after": after, "limit": limit + 1})
+    asked = {"work": work, "after": after, "limit": limit + 1, "include_unwanted": include_unwanted}
+    found = rows(connection, QUERIES["work"], asked)
     return page(found, limit, lambda row: Picture(**as_picture(row)), lambda row: (row["id"],))
 
 

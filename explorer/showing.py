@@ -5,11 +5,13 @@ No file of this machine is ever read for it but those that a worker has stored a
 
 import logging
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 
 from explorer.answers import has
-from explorer.archive import AnArchive
+from explorer.archive import AnArchive, Archive
 from explorer.placeholders import draw
 from explorer.services import Services
 from explorer.thumbnails import SMALL, public_address
@@ -23,17 +25,26 @@ router = APIRouter()
 FOR_EVER = "public, max-age=31536000, immutable"
 FOR_A_WHILE = "public, max-age=300"
 
+# Threads of their own: a bucket or an image service that hangs must not keep pages and searches waiting.
+THREADS = 16
+
 
 def mount(app: FastAPI) -> None:
     """Adds the route to the application. Raises ConfigurationError for a cache that is none."""
     app.state.thumbnails = open_cache(app.state.settings)
     app.state.services = Services(app.state.settings)
+    app.state.thumbnail_threads = CapacityLimiter(THREADS)
     app.include_router(router, include_in_schema=False)
 
 
 @router.get("/thumbnails/{key:path}", response_class=Response)
-def show(request: Request, archive: AnArchive, key: str, v: str | None = None) -> Response:
+async def show(request: Request, archive: AnArchive, key: str, v: str | None = None) -> Response:
     """A JPEG; or a redirect to who shows the image; or 404 with an SVG of its colours, for a page to show."""
+    threads: CapacityLimiter = request.app.state.thumbnail_threads
+    return await run_sync(_show, request, archive, key, v, limiter=threads)
+
+
+def _show(request: Request, archive: Archive, key: str, v: str | None) -> Response:
     if "\0" in key:
         return _draw(None)
     with archive.reading() as connection:

@@ -4,12 +4,14 @@ Counting forty million images exactly takes a minute: it is done at most so ofte
 while everybody is shown the last count, and the figures that are cheap as of now.
 """
 
+import logging
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
+from psycopg.errors import QueryCanceled
 from pydantic import Field
 
 from explorer.archive import Archive
@@ -22,6 +24,8 @@ from lookalike.database import Connection
 from lookalike.limits import list_workers
 from lookalike.reasons import Reason
 from orchestrator.progress import list_sources
+
+log = logging.getLogger(__name__)
 
 # Whoever asks first waits so long for the first count.
 PATIENCE = 2.0
@@ -140,6 +144,8 @@ class BookKeeper:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self._counts: dict[str, _Count] = {}
+        # When they may be counted again after trouble, such as a count that takes longer than a statement may.
+        self._not_before: dict[str, float] = {}
         self._under_way: dict[str, Future[_Count]] = {}
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, "books")
@@ -150,17 +156,18 @@ class BookKeeper:
     def count(self, encoder: str) -> Counted | None:
         """The books as of a moment ago; None while they are counted for the first time."""
         with self._lock:
-            known = self._counts.get(encoder)
-            if known is None or time.monotonic() > known.until:
-                if encoder not in self._under_way:
-                    self._under_way[encoder] = self._worker.submit(self._count, encoder)
-                counting = self._under_way[encoder]
-            else:
+            known, now = self._counts.get(encoder), time.monotonic()
+            if known is not None and now <= known.until:
                 return _counted(known)
-        try:
-            return _counted(counting.result(PATIENCE if known is None else LEAST_SECONDS / 5))
-        except TimeoutError:
-            return None if known is None else _counted(known)
+            if encoder not in self._under_way and now >= self._not_before.get(encoder, now):
+                self._under_way[encoder] = self._worker.submit(self._count, encoder)
+            counting = self._under_way.get(encoder)
+        if counting is not None:
+            try:
+                return _counted(counting.result(PATIENCE if known is None else LEAST_SECONDS / 5))
+            except (TimeoutError, QueryCanceled):
+                log.debug("%s: the count takes longer, or too long", encoder)
+        return None if known is None else _counted(known)
 
     def _count(self, encoder: str) -> _Count:
         began = time.monotonic()
@@ -169,6 +176,13 @@ class BookKeeper:
                 counted = books.count_books(connection, encoder)
             took = time.monotonic() - began
             found = _Count(counted, datetime.now(UTC), time.monotonic() + max(LEAST_SECONDS, SHARE * took))
+        except QueryCanceled:
+            now = time.monotonic()
+            with self._lock:
+                self._not_before[encoder] = now + max(LEAST_SECONDS, SHARE * (now - began))
+            log.warning("%s: to count the books takes longer than %.0f s", encoder, now - began)
+            raise
+        else:
             with self._lock:
                 self._counts[encoder] = found
             return found

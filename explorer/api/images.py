@@ -68,11 +68,16 @@ def images_of_colour(
 
 @router.get("/works/{work:path}", response_model=Page[Picture])
 def images_of_work(
-    request: Request, archive: AnArchive, work: Text, cursor: Cursor = None, limit: Limit = 100
+    request: Request,
+    archive: AnArchive,
+    work: Text,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+    include_unwanted: bool = False,
 ) -> Response:
-    """The images of a work, in the order of their registration."""
+    """The images of a work, in the order of their registration; unwanted ones where they are asked for."""
     with archive.reading() as connection:
-        return answer(request, reading.find_work(connection, work, cursor, limit))
+        return answer(request, reading.find_work(connection, work, cursor, limit, include_unwanted))
 
 
 @router.get("/images/{key}", response_model=ImageRecord)

@@ -78,10 +78,14 @@ from (select * from by_key union all select * from by_title) f
 order by class, key collate "C" limit %(limit)s
 
 -- name: work
--- The images of a work, in the order of their registration, which is mostly that of its pages.
+-- The images of a work, in the order of their registration, which is mostly that of its pages; unwanted ones where they
+-- are asked for.
 select i.id, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
     thumbnail_of(i.id) as kept
-from images i where i.work = %(work)s and i.id > %(after)s order by i.id limit %(limit)s
+from images i where i.work = %(work)s and i.id > %(after)s
+  and (%(include_unwanted)s or not exists (
+      select from unwanted_images u where u.image_id = i.id and u.state = 'accepted'))
+order by i.id limit %(limit)s
 
 -- name: vector
 -- The vector of an image, for pictures of it.
@@ -125,11 +129,15 @@ from unnest(%(keys)s::text[]) with ordinality as k (key, n) join images i on i.k
 where not exists (select from unwanted_images u where u.image_id = i.id and u.state = 'accepted') order by k.n
 
 -- name: first_images
--- The first image of each of some works, in their order.
+-- The first image of each of some works that is not unwanted, in their order.
 select i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
     thumbnail_of(i.id) as kept
 from unnest(%(works)s::text[]) with ordinality as w (work, n)
-cross join lateral (select * from images where work = w.work order by id limit 1) i order by w.n
+cross join lateral (
+    select * from images f where f.work = w.work
+      and not exists (select from unwanted_images u where u.image_id = f.id and u.state = 'accepted')
+    order by f.id limit 1) i
+order by w.n
 
 -- name: image_members
 -- The images of a cluster, nearest to its centre first, behind one of them.
@@ -144,12 +152,15 @@ where c.cluster = %(cluster)s
 order by m.distance, m.image_id limit %(limit)s
 
 -- name: work_members
--- The works of a cluster, nearest to its centre first, behind one of them, each with its first image.
+-- The works of a cluster, nearest to its centre first, behind one of them, each with its first image that is not unwanted.
 select m.distance, i.key, i.url, i.protocol, m.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
     thumbnail_of(i.id) as kept
 from cluster_centres c join clusterings g on g.analysis = c.analysis and g.shown
 join clustered_works m on m.analysis = c.analysis and m.number = c.number
-cross join lateral (select * from images where work = m.work order by id limit 1) i
+cross join lateral (
+    select * from images f where f.work = m.work
+      and not exists (select from unwanted_images u where u.image_id = f.id and u.state = 'accepted')
+    order by f.id limit 1) i
 where c.cluster = %(cluster)s
   and (m.distance, m.work) > (%(after_distance)s::real, %(after)s::text)
 order by m.distance, m.work limit %(limit)s
@@ -239,6 +250,10 @@ where id < %(before)s order by id desc limit %(limit)s
 insert into decisions (kind, subject, verdict, decided_by, before)
 values (%(kind)s, %(subject)s, %(verdict)s, %(by)s, %(before)s)
 returning id, kind, subject, verdict, decided_by, decided_at, undone_by, undone_at
+
+-- name: subject
+-- What a decision is about.
+select kind, subject from decisions where id = %(id)s
 
 -- name: take_decision
 -- A decision that is to be taken back, and whether it is the latest of its subject that holds. Nobody else takes it back.

@@ -1,11 +1,13 @@
 """The explorer's HTTP API on a real Postgres: what it answers, and what it refuses."""
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis
+import psycopg
 import pytest
 import schemathesis
 from hypothesis import HealthCheck
@@ -15,6 +17,7 @@ from starlette.testclient import TestClient
 
 from explorer.app import create_app
 from explorer.problems import KINDS, REASONS
+from explorer.status import BookKeeper
 from lookalike import errors
 from lookalike.database import Connection, connect
 from lookalike.reasons import Reason
@@ -206,6 +209,24 @@ def test_status_and_figures(client: TestClient) -> None:
 # Refusing ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_count_that_takes_too_long_is_no_trouble_and_rests() -> None:
+    """Books that cannot be counted in time leave the status readable, and are not counted again at once."""
+    began: list[float] = []
+
+    class Slow:
+        @contextmanager
+        def deciding(self) -> Iterator[None]:
+            began.append(time.monotonic())
+            time.sleep(0.05)
+            raise psycopg.errors.QueryCanceled("statement timeout")
+            yield
+
+    keeper = BookKeeper(Slow())
+    assert [keeper.count("tiny") for _ in range(5)] == [None] * 5
+    assert len(began) == 1
+    keeper.close()
+
+
 @pytest.mark.parametrize(
     ("path", "status", "kind"),
     [
@@ -271,6 +292,15 @@ def test_an_address_that_asks_too_much_waits(archive_url: str) -> None:
         assert client.get("/healthz").status_code == 200
 
 
+def test_each_client_of_a_socket_for_both_has_its_own_limit(archive_url: str) -> None:
+    """Listening at `::`, IPv4 clients come as ::ffff:192.0.2.7: they are not one network of IPv6."""
+    for net, expected in (("::ffff:192.0.2.", [200, 200]), ("2001:db8:0:1::", [200, 429])):
+        with opened(archive_url, explorer_rate=1, explorer_burst=1, explorer_proxies="127.0.0.1") as client:
+            sent = [{"X-Forwarded-For": f"{net}{end}"} for end in (7, 8)]
+            codes = [client.get(f"{API}/works/work-1", headers=one).status_code for one in sent]
+        assert codes == expected
+
+
 def test_the_word_of_believed_proxies_counts(archive_url: str) -> None:
     """Behind a believed proxy each client has its own limit: the last address that no believed proxy has."""
     with opened(
@@ -302,6 +332,10 @@ def test_bodies_are_limited_and_headers_guard(client: TestClient) -> None:
     long = b"x" * 300_000
     assert client.post(f"{API}/unwanted", content=long).status_code == 413
     assert client.post(f"{API}/unwanted", content=iter([long])).status_code == 413
+    # Only files may be as long as pictures: the rest would be held in memory.
+    for kind in ("application/json", "application/x-www-form-urlencoded"):
+        for path in (f"{API}/search", "/picture/search"):
+            assert client.post(path, content=long, headers={"Content-Type": kind}).status_code == 413
     got = client.get(f"{API}/works/work-1")
     assert got.headers["x-content-type-options"] == "nosniff"
     assert got.headers["content-security-policy"].startswith("default-src 'none'")

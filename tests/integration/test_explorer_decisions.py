@@ -2,14 +2,19 @@
 
 import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from explorer import deciding
+from explorer.access import is_local
 from lookalike import search
-from lookalike.database import Connection
+from lookalike.database import Connection, connect
 from tests.explorer_archive import add_analyses, fill
 from tests.integration.test_explorer_api import API, TOKENS, collect, opened
+from tests.servers import wait_until
 
 
 @pytest.fixture
@@ -64,6 +69,9 @@ def test_unwanted_on_sight_leaves_searches_at_once_and_comes_back(
     assert [one.image for one in search.similar(connection, "image/00001", 4)] == others
     assert client.get(f"{API}/images/{first}").json()["unwanted"]
     assert first not in [one["key"] for one in client.get(f"{API}/random?limit=200").json()["items"]]
+    work = f"/works/{client.get(f'{API}/images/{first}').json()['work']}"
+    assert first not in [one["key"] for one in collect(client, work)]
+    assert first in [one["key"] for one in collect(client, work, include_unwanted=True)]
     undone = client.delete(f"{API}/decisions/{decision.json()['id']}")
     assert (undone.status_code, undone.json()["undone_by"]) == (200, "local")
     assert nearest(client, "image/00001")[0] == first
@@ -116,6 +124,22 @@ def test_a_pair_is_the_same_picture_or_not(client: TestClient, connection: Conne
     assert client.delete(f"{API}/decisions/{other}").status_code == 409
     assert client.delete(f"{API}/decisions/{said.json()['id']}").status_code == 200
     assert pairs_state(connection) == before
+
+
+def test_what_is_decided_meanwhile_is_not_undone(
+    client: TestClient, connection: Connection, archive_url: str
+) -> None:
+    """Whoever takes back a decision while somebody else decides about the same hears of that, and changes nothing."""
+    key = "image/00001"
+    first = client.post(f"{API}/unwanted", json={"image": key, "verdict": "unwanted"}).json()["id"]
+    with connect(archive_url, application_name="other") as other, ThreadPoolExecutor(1) as pool:
+        with other.transaction():
+            deciding.decide_unwanted(other, key, "fine", "bob")
+            undone = pool.submit(client.delete, f"{API}/decisions/{first}")
+            waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+            wait_until(lambda: connection.execute(waiting).fetchone() == (1,), 5)
+        assert undone.result().json()["type"] == "urn:lookalike:problem:outdated-decision"
+    assert [said[2] for said in unwanted_state(connection) if said[1] == key] == ["fine"]
 
 
 def test_a_cluster_gets_a_name(client: TestClient) -> None:
@@ -194,6 +218,13 @@ def test_without_tokens_only_this_machine_decides(
         assert (got.status_code, got.json()["type"]) == (403, "urn:lookalike:problem:refused")
         assert client.delete(f"{API}/decisions/1", headers=headers).status_code == 403
         assert client.get(f"{API}/images/image/00001", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(("version", "local"), [("1.1", True), ("1.0", False)])
+def test_a_proxy_that_says_nothing_is_not_this_machine(version: str, local: bool) -> None:
+    """nginx without a word of configuration asks by HTTP/1.0 and calls us 127.0.0.1."""
+    scope = {"type": "http", "http_version": version, "client": ("127.0.0.1", 5000)}
+    assert is_local(Request({**scope, "headers": [(b"host", b"127.0.0.1:8080")]})) is local
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,6 @@ def test_every_page_is_there(client: TestClient, path: str) -> None:
         ("/nothing", 404),
         ("/search?colour=red", 400),
         ("/search?q=x&cursor=nonsense", 422),
-        ("/thumbnails/nothing", 404),
     ],
 )
 def test_errors_are_pages(client: TestClient, path: str, status: int) -> None:
@@ -128,14 +127,6 @@ def test_no_file_of_this_machine_is_shown(client: TestClient) -> None:
     picture = client.get(thumbnail[1])
     assert picture.headers["content-type"].startswith("image/svg+xml")
     assert "<script" not in picture.text
-
-
-def test_the_map_is_named_where_there_is_one(archive_url: str) -> None:
-    """The head of the pages has it as soon as the route is there."""
-    with opened(archive_url) as client:
-        assert '"/map"' not in client.get("/picture").text
-        client.app.add_api_route("/map", lambda: "", name="map")  # type: ignore[attr-defined]
-        assert '"/map"' in client.get("/picture").text
 
 
 def test_files_are_kept_by_their_content(client: TestClient) -> None:

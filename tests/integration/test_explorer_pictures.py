@@ -2,6 +2,8 @@
 
 import io
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,18 +12,24 @@ import pytest
 from PIL import Image as Pictures
 from starlette.testclient import TestClient
 
+from explorer import pictures
+from explorer.metrics import Metrics
+from explorer.problems import BusyError
 from lookalike import archive, ledger
 from lookalike.database import connect
 from lookalike.encoders import find_encoder
+from lookalike.errors import ImageError
 from lookalike.images import Image
 from lookalike.ledger import RetryPolicy
+from lookalike.reasons import Reason
+from lookalike.search import KnownImage
 from lookalike.settings import Settings
 from lookalike.vectors import Vectors
 from tests.conftest import new_database
 from tests.factories import checksum
 from tests.integration.test_explorer_api import API, opened
 from tests.pictures import bomb, jpeg, near_copy, photographs
-from tests.servers import http_server
+from tests.servers import http_server, watched_server
 from workers.picture import PictureEncoder
 
 ENCODER = "efficientnet-lite0"
@@ -125,6 +133,22 @@ def test_addresses_lead_to_the_public_web_alone(client: TestClient, archive_url:
             assert (gone.status_code, gone.json()["reason"]) == (502, "not_found")
 
 
+@pytest.mark.parametrize(
+    "address", ["s3://scans/1.tif", "S3://scans/1.tif", "file:///etc/hostname", "/etc/hostname"]
+)
+def test_a_visitor_opens_no_bucket_with_our_credentials(
+    archive_url: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The form of the page takes addresses of the web alone, as the API does: no bucket is ever asked."""
+    with watched_server(lambda _: (200, jpeg(photographs()[5]), {})) as storage:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", storage.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ours")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ours")
+        with opened(archive_url, allow_networks="private") as client:
+            got = client.post("/picture/search", data={"url": address})
+        assert (got.status_code, storage.asked) == (403, [])
+
+
 def test_when_many_wait_others_are_told_to_come_back(archive_url: str) -> None:
     """Of more searches than may wait, some are 503 with Retry-After, and the others are answered."""
     with opened(archive_url, explorer_rate=0, explorer_searches=2) as client:
@@ -148,3 +172,26 @@ def test_another_encoder_must_be_one_of_the_archive(client: TestClient) -> None:
     """A network that the archive has no vectors of is not loaded for a stranger."""
     got = send(client, jpeg(photographs()[0]), encoder="resnet50")
     assert (got.status_code, got.json()["type"]) == (404, "urn:lookalike:problem:unknown-encoder")
+
+
+def test_few_files_of_the_archive_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scans are large: of many who look at what the network sees, two have theirs fetched, others are told to wait."""
+    monkeypatch.setattr(pictures, "OWN_SECONDS", 0.2, raising=False)
+    done = threading.Event()
+    fetched: list[str] = []
+
+    def fetch(url: str, *_: object, **__: object) -> bytes:
+        fetched.append(url)
+        done.wait(10)
+        raise ImageError(Reason.NOT_FOUND, "404")
+
+    monkeypatch.setattr("workers.picture.fetch_known", fetch)
+    embedder = pictures.Pictures(Settings(_env_file=None), Metrics())
+    image = KnownImage(1, "a", "https://example.org/a.tif", "file", False)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(embedder.classify, image, ENCODER) for _ in range(8)]
+        time.sleep(1)
+        done.set()
+    embedder.close()
+    outcomes = Counter(type(one.exception()) for one in asked)
+    assert (len(fetched), outcomes) == (2, {ImageError: 2, BusyError: 6})

@@ -1,7 +1,10 @@
 """The route that shows an image: what caches are told, what stands for a picture, and what is never given away."""
 
 import json
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -104,6 +107,35 @@ def test_a_service_of_listed_sizes_is_asked_once(client: TestClient, connection:
             got = client.get("/thumbnails/level0")
             assert got.headers["location"] == f"{server.url}/iiif/1/full/400,300/0/default.jpg"
         assert [path for _, path, _ in server.asked] == ["/iiif/1/info.json"]
+
+
+def test_a_service_that_hangs_keeps_nobody_else_waiting(client: TestClient, connection: Connection) -> None:
+    """A wall of pictures whose host is away leaves room for pages, searches and supervisors."""
+    ledger.register(connection, [Image("hangs", "https://iiif.example.org/1", "iiif")])
+    back = threading.Event()
+
+    class Hanging:
+        def small(self, *_: object) -> None:
+            back.wait(20)
+
+    client.app.state.services = Hanging()
+    with ThreadPoolExecutor(60) as pool:
+        for _ in range(60):
+            pool.submit(client.get, "/thumbnails/hangs")
+        time.sleep(1)
+        try:
+            assert status_in_time(client, "/readyz") == 200
+        finally:
+            back.set()
+
+
+def status_in_time(client: TestClient, path: str) -> int:
+    """The status of an answer that must not take longer than three seconds."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(client.get, path).result(3).status_code
+    finally:
+        pool.shutdown(wait=False)
 
 
 def test_services_are_asked_through_the_guard(
