@@ -35,6 +35,8 @@ from lookalike.database import Connection
 from lookalike.errors import NotEmbeddedError, UnknownImageError
 from lookalike.queries import load_queries
 
+# A word of a title is found by its beginning from so many letters on.
+LEAST_LETTERS = 3
 QUERIES = load_queries("explorer")
 
 # Images whose title fits that are put in order; of more these are some.
@@ -160,9 +162,14 @@ def find(
 
 
 def _as_words(text: str) -> str:
-    """A tsquery of the words of a text, of which the last may be a beginning; empty without a word."""
+    """A tsquery of the words of a text, of which the last may be a beginning; empty without a word.
+
+    Not of one or two letters: so many words begin with them that the index would be read as a whole.
+    """
     words = "".join(c if c.isalnum() else " " for c in text).split()
-    return " & ".join(f"'{word}'" for word in words) + ":*" if words else ""
+    if not words:
+        return ""
+    return " & ".join(f"'{word}'" for word in words) + (":*" if len(words[-1]) >= LEAST_LETTERS else "")
 
 
 def find_work(
