@@ -13,12 +13,14 @@ from bench import (
     duplicates,
     events,
     fidelity,
+    fleet,
     hosts,
     ledger,
     ledger_scale,
     memory,
     odd,
     register,
+    scaling,
     search,
     search_build,
     search_data,
@@ -45,6 +47,8 @@ SLOW = {
     # Downloads its pictures: `make bench-odd`.
     "odd": odd.run,
 }
+# What `make bench-scale` runs.
+SCALE = {"scaling": scaling.run, "fleet": fleet.run}
 # What `make bench-intake` runs.
 INTAKE = {
     "events": events.run,
@@ -65,7 +69,7 @@ SEARCH: dict[str, Callable[[Settings], None]] = {
     "duplicates": duplicates.run,
     "search-million": search.run_million,
 }
-BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **INTAKE, **SEARCH}
+BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **SCALE, **INTAKE, **SEARCH}
 
 
 def main() -> None:
