@@ -78,7 +78,7 @@ def print_rates(runs: dict[str, list[Run]]) -> None:
             )
         )
     print_table(
-        f"{WORKERS} workers without pictures, {4 * WORKERS} chunks of {CHUNK} under way, {ROUNDS} rounds: median (range)",
+        f"{WORKERS} workers without pictures, 4 chunks of {CHUNK} under way in each, {ROUNDS} rounds: median (range)",
         ("stored", "chunks/s", "images/s", f"GPUs of {GPU_RATE:,} images/s", "cores"),
         rows,
     )

@@ -1,8 +1,8 @@
 """`python -m bench.fleet_child KIND RATE`: a worker of a simulated fleet, which has no pictures and no network.
 
-It takes messages from the broker as workers do, starts their chunks, keeps their leases, and settles each in the ledger's
-own transaction. KIND is what it stores: `nothing`, `vectors` of random numbers, or `all`: vectors, labels, and what
-pictures look like. RATE is that of its device in images a second; 0: it takes no time.
+It takes messages from the broker as workers do, starts their chunks, keeps their leases, and settles each in the
+ledger's own transaction. KIND is what it stores: `nothing`, `vectors` of random numbers, or `all`: vectors, labels, and
+what pictures look like. RATE is that of its device in images a second; 0: it takes no time.
 """
 
 import os

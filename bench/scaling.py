@@ -1,8 +1,8 @@
-"""Does twice the number of workers embed twice as fast? One, two and four worker processes, each with a device that sleeps.
+"""Does twice the number of workers embed twice as fast? One, two and four worker processes, whose devices sleep.
 
-The workers are real to the last line but for the network (`bench.scaling_child`), and so are the orchestrator, Postgres,
-Valkey and the HTTP server. A pass is so long that four workers leave some of the two cores idle: then only what they
-share, the ledger and the broker, can keep them from four times one. Rounds take turns.
+The workers are real to the last line but for the network (`bench.scaling_child`), and so are orchestrator, Postgres,
+Valkey and HTTP server. A pass is so long that four workers leave some of the two cores idle: then only what they share,
+the ledger and the broker, can keep them from four times one. Rounds take turns.
 """
 
 import time

@@ -1,6 +1,6 @@
 """`python -m bench.scaling_child WORDS`: the command `lookalike`, with an encoder that sleeps in place of computing.
 
-Each pass takes BENCH_SLEEP seconds, one at a time, however full its batch is, as a GPU works. Everything else is what
+Each pass takes BENCH_SLEEP seconds, one at a time, however full its batch is, as a GPU works. All else is what
 operators start: Celery, leases, fetch, decode, vectors of 1,280 numbers, Postgres. A worker answers each line of input
 with a line of JSON: what it has used and encoded since it began.
 """
