@@ -26,15 +26,18 @@ from lookalike.servers import Postgres, Valkey
 from lookalike.settings import Settings
 
 COUNTS = (1, 2, 4)
-ROUNDS = 5
+ROUNDS = 3
 PICTURES = 64
 SIDE = 48
 LATENCY = 0.05
 # 50 images a second of each device: four need less than half of one core.
 BATCH, PASS_SECONDS = 32, 0.64
-CHUNK = 64
+CHUNK = 32
 # Seconds of work for each worker.
-LENGTH = 24.0
+LENGTH = 20.0
+# What is measured, as shares of all that is stored: before, pipelines fill; after, one worker may find no chunk left
+# while each of the others holds four.
+BEGIN, END = 0.1, 0.75
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,14 @@ def run(settings: Settings) -> None:
     names = write_tiny(settings.home / "tiny", PICTURES)
     runs: dict[int, list[Run]] = {count: [] for count in COUNTS}
     with server(settings.home / "tiny", LATENCY) as address:
+        addresses = [f"{address}/{name}" for name in names]
         for _ in range(ROUNDS):
-            for count, found in runs.items():
-                images = round(LENGTH * count * BATCH / PASS_SECONDS)
-                found.append(measure(settings, [f"{address}/{name}" for name in names], count, images))
+            with fresh_database(settings) as (url, connection):
+                archive.add_encoder(connection, SLEEPER, CHUNK)
+                with sleeping_system(settings, url) as system:
+                    for count, found in runs.items():
+                        system.grow(count)
+                        found.append(measure(settings, connection, addresses, system))
     print_rates(runs)
     print_cores(runs)
 
@@ -104,11 +111,30 @@ def write_tiny(folder: Path, count: int) -> list[str]:
     return names
 
 
+class System:
+    """An orchestrator and workers as operators start them, but for the encoder."""
+
+    def __init__(self, stack: ExitStack, home: Path, environment: dict[str, str]) -> None:
+        self._stack = stack
+        self._home = home
+        self._environment = environment
+        self.orchestrator = self._start("orchestrate")
+        self.workers: list[Child] = []
+
+    def grow(self, count: int) -> None:
+        """Starts workers until there are so many."""
+        self.workers += [self._start("worker") for _ in range(count - len(self.workers))]
+
+    def _start(self, word: str) -> Child:
+        log = self._home / f"{word}.log"
+        return self._stack.enter_context(
+            start("-m", "bench.scaling_child", word, log=log, **self._environment)
+        )
+
+
 @contextmanager
-def sleeping_system(
-    settings: Settings, database_url: str, workers: int, **changed: str
-) -> Iterator[tuple[Child, list[Child]]]:
-    """An orchestrator and workers as operators start them, but for the encoder; `changed` are settings besides."""
+def sleeping_system(settings: Settings, database_url: str) -> Iterator[System]:
+    """A System for the time of the block, without workers yet."""
     environment = {
         "DATABASE_URL": database_url,
         "BROKER_URL": services.up(settings).broker_url,
@@ -120,48 +146,39 @@ def sleeping_system(
         "LOOKALIKE_BATCH_SIZE": str(BATCH),
         "LOOKALIKE_HOST_CONCURRENCY": "0",
         SLEEP_VARIABLE: str(PASS_SECONDS),
-        **changed,
     }
     with ExitStack() as stack:
-        started = [
-            stack.enter_context(
-                start("-m", "bench.scaling_child", words, log=settings.home / f"{words}.log", **environment)
-            )
-            for words in ["orchestrate", *["worker"] * workers]
-        ]
-        yield started[0], started[1:]
+        yield System(stack, settings.home, environment)
 
 
-def measure(settings: Settings, addresses: list[str], count: int, images: int) -> Run:
-    """So many fresh workers embed so many images, once all have begun to work."""
-    with fresh_database(settings) as (url, connection):
-        archive.add_encoder(connection, SLEEPER, CHUNK)
-        with sleeping_system(settings, url, count) as (orchestrator, workers):
-            warm_up(connection, addresses, workers)
-            pids = {
-                "orchestrator": orchestrator.pid,
-                "Postgres": Postgres(settings.home).pid() or 0,
-                "Valkey": Valkey(settings.home).pid() or 0,
-            }
-            used = {name: tree_seconds(pid) for name, pid in pids.items()}
-            before = [worker.ask(None) for worker in workers]
-            since = time.perf_counter()
-            embed(connection, addresses, images, "measured")
-            seconds = time.perf_counter() - since
-            after = [worker.ask(None) for worker in workers]
-            used = {name: tree_seconds(pid) - used[name] for name, pid in pids.items()}
-            rate = middle_rate(connection, "measured")
+def measure(settings: Settings, connection: Connection, addresses: list[str], system: System) -> Run:
+    """The workers embed as many images as they can in `LENGTH` seconds, once all have begun to work."""
+    workers = system.workers
+    images = round(LENGTH * len(workers) * BATCH / PASS_SECONDS)
+    warm_up(connection, addresses, workers)
+    pids = {
+        "orchestrator": system.orchestrator.pid,
+        "Postgres": Postgres(settings.home).pid() or 0,
+        "Valkey": Valkey(settings.home).pid() or 0,
+    }
+    used = {name: tree_seconds(pid) for name, pid in pids.items()}
+    before = [worker.ask(None) for worker in workers]
+    since = time.perf_counter()
+    prefix = f"measured {len(workers)}"
+    embed(connection, addresses, images, prefix)
+    seconds = time.perf_counter() - since
+    after = [worker.ask(None) for worker in workers]
+    used = {name: tree_seconds(pid) - used[name] for name, pid in pids.items()}
     spent = {
         key: sum(late[key] - early[key] for early, late in zip(before, after, strict=True))
         for key in ("cpu", "passes", "images", "busy")
     }
-    used = {"workers": spent["cpu"], **used}
     return Run(
-        rate,
+        middle_rate(connection, prefix),
         images / seconds,
-        spent["busy"] / seconds / count,
+        spent["busy"] / seconds / len(workers),
         spent["images"] / spent["passes"] / BATCH,
-        {name: cpu / seconds for name, cpu in used.items()},
+        {name: cpu / seconds for name, cpu in {"workers": spent["cpu"], **used}.items()},
     )
 
 
@@ -169,7 +186,7 @@ def warm_up(connection: Connection, addresses: list[str], workers: list[Child]) 
     """Gives work until every worker has done some."""
     number = 0
     while any(not worker.ask(None)["images"] for worker in workers):
-        embed(connection, addresses, 2 * CHUNK * len(workers), f"warm-up {number}")
+        embed(connection, addresses, 8 * CHUNK, f"warm-up {len(workers)} {number}")
         number += 1
 
 
@@ -185,9 +202,9 @@ def embed(connection: Connection, addresses: list[str], count: int, prefix: str)
 
 
 def middle_rate(connection: Connection, prefix: str) -> float:
-    """Images a second of a prefix, from the first tenth that was stored to the ninth: the slope of a straight line.
+    """Images a second of a prefix, between `BEGIN` and `END`: the slope of a straight line.
 
-    Before, pipelines fill; after, workers end one by one. Images are stored chunk by chunk: two points would not do.
+    Images are stored chunk by chunk: two points would not do.
     """
     (table,) = connection.execute("select vectors from encoders where active").fetchone() or ("",)
     rows = connection.execute(
@@ -196,5 +213,5 @@ def middle_rate(connection: Connection, prefix: str) -> float:
         [f"{prefix}/%"],
     ).fetchall()
     times = np.array([float(str(stored)) for (stored,) in rows])
-    times = times[len(times) // 10 : len(times) * 9 // 10]
+    times = times[int(BEGIN * len(times)) : int(END * len(times))]
     return float(np.polyfit(times - times[0], np.arange(len(times)), 1)[0])

@@ -47,8 +47,10 @@ def test_devices_that_sleep_share_the_work(
     names = scaling.write_tiny(settings_home / "tiny", scaling.PICTURES)
     with (
         server(settings_home / "tiny", 0.0) as address,
-        scaling.sleeping_system(settings, database_url, 2) as (_, workers),
+        scaling.sleeping_system(settings, database_url) as system,
     ):
+        system.grow(2)
+        workers = system.workers
         addresses = [f"{address}/{name}" for name in names]
         scaling.warm_up(connection, addresses, workers)
         before = [worker.ask(None) for worker in workers]

@@ -1,4 +1,4 @@
-"""docs/CAPACITY.md is arithmetic: its tables of results are what lookalike/capacity.py makes of its tables of figures."""
+"""docs/CAPACITY.md is arithmetic: its tables of results are what lookalike/capacity.py makes of its figures."""
 
 import re
 from pathlib import Path
