@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: install demo browser screenshots check test test-slow test-iipsrv chaos
-.PHONY: bench bench-worker bench-odd bench-intake bench-search bench-explorer bench-search-million
+.PHONY: bench bench-worker bench-odd bench-intake bench-scale bench-search bench-explorer bench-search-million
 .PHONY: lock audit-deps sbom clean
 
 install: .venv/.installed
@@ -72,6 +72,10 @@ bench-odd: .venv/.installed-dev
 # Takes some ten minutes: archives of up to five million images.
 bench-intake: .venv/.installed-dev
 	$(BIN)/python -m bench register register-memory ledger-scale events
+
+# Takes a quarter of an hour: several workers whose devices sleep, and twenty that have no pictures.
+bench-scale: .venv/.installed-dev
+	$(BIN)/python -m bench scaling fleet
 
 # Takes long: loads two archives of 200,000 vectors. BENCH_HOME=/a/folder keeps them, so that `python -m bench NAME` goes on
 # from them.

@@ -17,12 +17,14 @@ from bench import (
     explorer_paint,
     explorer_uploads,
     fidelity,
+    fleet,
     hosts,
     ledger,
     ledger_scale,
     memory,
     odd,
     register,
+    scaling,
     search,
     search_build,
     search_data,
@@ -51,6 +53,8 @@ SLOW = {
     "odd": odd.run,
     "thumbnails": thumbnails.run,
 }
+# What `make bench-scale` runs.
+SCALE = {"scaling": scaling.run, "fleet": fleet.run}
 # What `make bench-intake` runs.
 INTAKE = {
     "events": events.run,
@@ -79,7 +83,7 @@ EXPLORER: dict[str, Callable[[Settings], None]] = {
     "explorer-paint": explorer_paint.run,
     "explorer-map": explorer_map.run,
 }
-BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **INTAKE, **SEARCH, **EXPLORER}
+BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **SCALE, **INTAKE, **SEARCH, **EXPLORER}
 
 
 def main() -> None:

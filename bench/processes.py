@@ -20,6 +20,10 @@ class Child:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def read(self) -> Any:
         """The next answer. Raises RuntimeError when the process has ended."""
         assert self._process.stdout is not None
