@@ -3,12 +3,17 @@
 Nothing is fetched here. An address that the archive keeps may hold a password or a signature: those never leave.
 """
 
+import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from orchestrator.sources.records import without_secrets
 
 SMALL, LARGE = 400, 1200
+# What names of parameters hold that are no name of a picture: of AWS, Azure and Google, of tokens and logins.
+_CREDENTIAL = re.compile(
+    r"(sig|token|key|secret|pass|pwd|auth|cred|session|policy|jwt|hmac|x-amz|x-goog)[^&=]*=", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,12 @@ def thumbnail(key: str) -> str:
 
 
 def public_address(url: str) -> str | None:
-    """An address that may be shown: http or https, without passwords and signatures. None for any other."""
+    """An address that may be shown: http or https, without passwords and signatures. None for any other.
+
+    A query that may hold one leads to no picture without it; any other, as `?page=3&file=a.tif`, stays as it is.
+    """
     if not url.startswith(("http://", "https://")):
         return None
-    # Quick for nearly all of them.
-    return url if "@" not in url and "?" not in url else without_secrets(url)
+    if "@" in url or _CREDENTIAL.search(url.partition("?")[2]):
+        return without_secrets(url)
+    return url

@@ -90,6 +90,9 @@ def test_an_image_on_the_web_is_shown_from_there(client: TestClient, connection:
     )
     assert "secret" not in str(client.get("/thumbnails/web.jpg").headers)
     assert "abc" not in str(client.get("/thumbnails/web.jpg").headers)
+    address = "https://example.org/show?page=3&file=a.tif"
+    connection.execute("update images set url = %s where key = 'web.jpg'", [address])
+    assert client.get("/thumbnails/web.jpg").headers["location"] == address
 
 
 def test_a_service_of_listed_sizes_is_asked_once(client: TestClient, connection: Connection) -> None:
