@@ -62,7 +62,9 @@ def manifest(address: str, service: ImageService, version: int) -> dict[str, obj
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["2", "3", pytest.param("iipsrv", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("2", marks=pytest.mark.slow), "3", pytest.param("iipsrv", marks=pytest.mark.slow)]
+)
 def test_a_book_on_an_image_server(
     lookalike: Callable[..., Lookalike], connection: Connection, tmp_path: Path, kind: str
 ) -> None:

@@ -127,6 +127,7 @@ def test_every_image_is_done_and_every_near_copy_is_found_first(
     assert [n["rank"] for n in found["neighbours"]] == [1, 2, 3]
 
 
+@pytest.mark.slow  # the small fault bench of test_chaos.py has it as well
 def test_a_killed_worker_loses_nothing(
     lookalike: Callable[..., Lookalike],
     connection: Connection,
@@ -146,6 +147,7 @@ def test_a_killed_worker_loses_nothing(
     assert_all_done(connection, archive_files)
 
 
+@pytest.mark.slow  # the small fault bench of test_chaos.py has it as well
 def test_a_flushed_broker_loses_nothing(
     lookalike: Callable[..., Lookalike],
     connection: Connection,
@@ -278,6 +280,7 @@ def test_sigterm_stops_a_worker_in_order(
     assert connection.execute("select count(*) from workers").fetchone() == (0,)
 
 
+@pytest.mark.slow  # the small fault bench of test_chaos.py has it as well
 def test_cut_connections_are_made_again(
     lookalike: Callable[..., Lookalike],
     connection: Connection,

@@ -109,6 +109,7 @@ def test_the_notebook_and_the_sql_of_readme_find_what_is_there(
     check_readme_sql(connection)
 
 
+@pytest.mark.slow
 def test_an_archive_of_one_image_is_no_error(
     lookalike: Callable[..., Lookalike], notebook: nbformat.NotebookNode, tmp_path: Path
 ) -> None:

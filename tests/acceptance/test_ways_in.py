@@ -21,7 +21,7 @@ def count(connection: Connection, statement: str) -> int:
     return int(number or 0)
 
 
-@pytest.mark.parametrize("command", ["orchestrate", "add"])
+@pytest.mark.parametrize("command", ["orchestrate", pytest.param("add", marks=pytest.mark.slow)])
 def test_a_killed_backfill_resumes(
     lookalike: Callable[..., Lookalike], connection: Connection, tmp_path: Path, command: str
 ) -> None:

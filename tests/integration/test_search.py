@@ -113,7 +113,7 @@ def test_sql_and_python_compute_equal_codes(connection: Connection, vectors: dic
     ).fetchone() == (IMAGES, IMAGES)
 
 
-@pytest.mark.parametrize("dimension", [384, 4096])
+@pytest.mark.parametrize("dimension", [384, pytest.param(4096, marks=pytest.mark.slow)])
 def test_an_encoder_of_any_dimension_can_be_searched(connection: Connection, dimension: int) -> None:
     """Storage, codes and search have one form from 384 to 4,096 dimensions."""
     archive.add_encoder(connection, replace(TINY, dimension=dimension), chunk_size=IMAGES)
