@@ -20,6 +20,8 @@ from typing import Any
 from lookalike.errors import ServiceError
 
 SYSTEM_USER = "lookalike"
+# How long a process may take to become another program.
+EXEC_SECONDS = 5.0
 LOG_BYTES = 10 * 2**20
 # The shell leaves at once, so that the server is nobody's child: init reaps it, not a command that is busy.
 _LAUNCH = 'log=$1; shift; "$@" >>"$log" 2>&1 </dev/null & echo $!'
@@ -147,7 +149,7 @@ def _as_account(folder: Path, account: Account | None) -> dict[str, Any]:
 def is_running(pid: int, marker: str) -> bool:
     """Whether process `pid` lives and has the argument `marker`: its number alone may be someone else."""
     try:
-        return os.fsencode(marker) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return os.fsencode(marker) in _arguments(pid)
     except ProcessLookupError:
         return False
     except FileNotFoundError:
@@ -155,6 +157,20 @@ def is_running(pid: int, marker: str) -> bool:
             return False
     ps = ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)]
     return os.fsencode(marker) in subprocess.run(ps, capture_output=True, check=False).stdout  # noqa: S603
+
+
+def _arguments(pid: int) -> list[bytes]:
+    """The arguments of a process, on Linux; none of a dead one that nobody has waited for.
+
+    While a process becomes another program it has none for a moment: a server that was just launched is not dead then.
+    """
+    until = time.monotonic() + EXEC_SECONDS
+    while True:
+        told = Path(f"/proc/{pid}/cmdline").read_bytes()
+        state = "" if told else Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
+        if told or state in ("Z", "X") or time.monotonic() > until:
+            return told.split(b"\0")
+        time.sleep(0.001)
 
 
 def find(pid_file: Path, marker: str) -> int | None:
