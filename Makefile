@@ -48,7 +48,7 @@ screenshots: .venv/.installed-dev
 	$(BIN)/python -m tests.browser.screenshots
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -m 'not slow' --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: .venv/.installed-dev
 	$(BIN)/python -m pytest -m slow $(ARGS)

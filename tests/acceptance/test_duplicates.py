@@ -35,6 +35,7 @@ def folder(tmp_path: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_copies_are_grouped_and_turned_ones_by_an_option(
     lookalike: Callable[..., Lookalike], connection: Connection, folder: Path
 ) -> None:

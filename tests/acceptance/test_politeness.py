@@ -48,6 +48,7 @@ def done(connection: Connection, name: str) -> int:
     return int(str(row[0]))
 
 
+@pytest.mark.slow
 def test_workers_share_the_limits_of_a_host(lookalike: Make, connection: Connection, tmp_path: Path) -> None:
     """Two workers ask no more than 4 at once and 20 a second together; one is killed, and the other takes its place."""
     with watched_server(fine, 0.1) as server:
