@@ -1,11 +1,14 @@
 """An archive for tests of the explorer, without a network: images with vectors, one that waits, one that failed."""
 
+from collections.abc import Iterator
+
 from lookalike import archive, ledger
-from lookalike.database import Connection
+from lookalike.database import Connection, connect
 from lookalike.groups import link
 from lookalike.images import Image
 from lookalike.ledger import Failure, RetryPolicy
 from lookalike.reasons import Reason
+from tests.conftest import new_database
 from tests.factories import TINY, make_vectors
 
 IMAGES = 60
@@ -69,3 +72,12 @@ def add_analyses(connection: Connection) -> None:
         "insert into unwanted_images (set_id, image_id, nearest_id, distance)"
         " select 1, n, 20, 0.1 from generate_series(21, 23) n"
     )
+
+
+def filled_database(server_url: str, template_database: str) -> Iterator[str]:
+    """The address of a new database with all of it, for tests that only read; it is dropped behind them."""
+    for url in new_database(server_url, template_database):
+        with connect(url, application_name="test") as connection:
+            fill(connection)
+            add_analyses(connection)
+        yield url

@@ -19,11 +19,10 @@ from explorer.app import create_app
 from explorer.problems import KINDS, REASONS
 from explorer.status import BookKeeper
 from lookalike import errors
-from lookalike.database import Connection, connect
+from lookalike.database import Connection
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
-from tests.conftest import new_database
-from tests.explorer_archive import add_analyses, fill
+from tests.explorer_archive import fill, filled_database
 
 API = "/api/v1"
 TOKENS = {"ann": "a-long-token", "bob": "another-token"}
@@ -44,11 +43,7 @@ def opened(
 @pytest.fixture(scope="module")
 def archive_url(server_url: str, template_database: str) -> Iterator[str]:
     """A database with a filled archive, for tests that only read it."""
-    for url in new_database(server_url, template_database):
-        with connect(url, application_name="test") as connection:
-            fill(connection)
-            add_analyses(connection)
-        yield url
+    yield from filled_database(server_url, template_database)
 
 
 @pytest.fixture(scope="module")
@@ -369,10 +364,7 @@ def test_the_description_is_a_page_without_scripts(client: TestClient) -> None:
 @pytest.fixture(scope="module")
 def described(server_url: str, template_database: str) -> Iterator[schemathesis.BaseSchema]:
     """The API by its own description, over an archive that may be changed."""
-    for url in new_database(server_url, template_database):
-        with connect(url, application_name="test") as connection:
-            fill(connection)
-            add_analyses(connection)
+    for url in filled_database(server_url, template_database):
         app = create_app(Settings(_env_file=None, explorer_rate=0, explorer_tokens=TOKENS), url)
         with TestClient(app):
             yield schemathesis.openapi.from_asgi("/api/openapi.json", app)

@@ -11,8 +11,7 @@ from starlette.testclient import TestClient
 from explorer.app import create_app
 from lookalike.database import Connection, connect
 from lookalike.settings import Settings
-from tests.conftest import new_database
-from tests.explorer_archive import add_analyses, fill
+from tests.explorer_archive import filled_database
 from tests.servers import free_port, wait_until
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "Sec-Fetch-Site": "same-origin"}
@@ -31,11 +30,7 @@ def opened(database_url: str, **options: object) -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def archive_url(server_url: str, template_database: str) -> Iterator[str]:
     """A database with a filled archive."""
-    for url in new_database(server_url, template_database):
-        with connect(url, application_name="test") as connection:
-            fill(connection)
-            add_analyses(connection)
-        yield url
+    yield from filled_database(server_url, template_database)
 
 
 @pytest.fixture(scope="module")
