@@ -34,6 +34,7 @@ FLAGS = [
 ]
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
+HOST_RATE = "12"
 UNWANTED = ("page", "text", "brick", "grass", "gravel")
 
 
@@ -96,8 +97,11 @@ def embedded(folder: Path, database_url: str, broker_url: str, browser: Browser)
     and a set of unwanted images."""
     photographs = folder / "demo"
     make_copies(find_photographs(), photographs)
-    # Small chunks, so that there is progress to be seen.
-    system = Lookalike(folder, database_url, broker_url, LOOKALIKE_CHUNK_SIZE="8")
+    # Small chunks from a host with a rate, so that there is progress to be seen however fast the machine is: 115 images
+    # take nine seconds or more, and the status page looks every two.
+    system = Lookalike(
+        folder, database_url, broker_url, LOOKALIKE_CHUNK_SIZE="8", LOOKALIKE_HOST_RATE=HOST_RATE
+    )
     with serving(photographs) as address:
         settings = Settings(
             _env_file=None, home=folder, explorer_image_sources=f"https: {address}", explorer_rate=0
