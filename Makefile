@@ -1,9 +1,9 @@
-# The words of people and of CI are the same: install, demo, browser, check, test, bench.
+# The words of people and of CI are the same: install, demo, tools, check, test, bench.
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo browser screenshots check test test-slow test-iipsrv chaos
+.PHONY: install demo tools screenshots check test test-slow test-iipsrv chaos
 .PHONY: bench bench-worker bench-odd bench-intake bench-scale bench-search bench-explorer bench-search-million
 .PHONY: lock audit-deps sbom clean
 
@@ -34,14 +34,20 @@ check: .venv/.installed-dev
 	$(BIN)/hadolint infra/docker/*.Dockerfile infra/aws/Dockerfile
 	$(BIN)/cfn-lint
 
-# Debian's Chromium for the tests in a browser, where this machine lets us install it: as root, with apt. Elsewhere they are
-# skipped, unless LOOKALIKE_CHROMIUM names one.
-browser:
-	@if [ -n "$$LOOKALIKE_CHROMIUM" ] || command -v chromium >/dev/null; then exit 0; fi; \
-	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	  apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends chromium >/dev/null \
+# Two tools of Debian's that tests run, where this machine lets us install them: as root, with apt. Elsewhere their tests are
+# skipped, unless LOOKALIKE_CHROMIUM names a Chromium and a promtool is on the path. Of Prometheus only that program is taken:
+# its package would start a server.
+tools: .venv/bin/python
+	@chromium=$${LOOKALIKE_CHROMIUM:-$$(command -v chromium)}; promtool=$$(PATH="$(CURDIR)/$(BIN):$$PATH" command -v promtool); \
+	if [ -n "$$chromium" ] && [ -n "$$promtool" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then \
+	  echo "no root or no apt to install Chromium and promtool with: tests that need them will be skipped"; exit 0; fi; \
+	apt-get update --quiet=2; \
+	[ -n "$$chromium" ] || apt-get install --yes --quiet=2 --no-install-recommends chromium >/dev/null \
 	  || echo "Chromium cannot be installed: tests in a browser will be skipped"; \
-	else echo "no Chromium, and no root or no apt to install it: tests in a browser will be skipped"; fi
+	[ -n "$$promtool" ] || ( cd .venv && apt-get download --quiet=2 --option APT::Sandbox::User=root prometheus && dpkg-deb --extract prometheus_*.deb prometheus \
+	  && mv prometheus/usr/bin/promtool bin/ && rm -r prometheus prometheus_*.deb ) \
+	  || echo "promtool cannot be had: tests of the alerts' expressions will be skipped"
 
 # Pictures of every page of the explorer, into docs/screenshots.
 screenshots: .venv/.installed-dev

@@ -63,7 +63,7 @@ def run(settings: Settings) -> None:
     """Prints the times of frames, and of a page of the same browser that draws nothing."""
     path = find_chromium()
     if path is None:
-        sys.exit("no Chromium on this machine: `make browser` installs Debian's")
+        sys.exit("no Chromium on this machine: `make tools` installs Debian's")
     with fresh_database(settings) as (url, connection), serving(url) as address:
         fill(connection)
         with chromium(path) as browser:

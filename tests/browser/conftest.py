@@ -1,6 +1,6 @@
 """What tests in a browser share: one archive and one browser for all of them.
 
-They are skipped where no Chromium is found; `make browser` installs one.
+They are skipped where no Chromium is found; `make tools` installs one.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
     path = find_chromium()
     if path is None:
-        pytest.skip("no Chromium on this machine: `make browser` installs Debian's")
+        pytest.skip("no Chromium on this machine: `make tools` installs Debian's")
     with chromium(path) as launched:
         yield launched
 

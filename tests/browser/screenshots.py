@@ -38,7 +38,7 @@ QUALITY = 80
 def main() -> None:
     path = find_chromium()
     if path is None:
-        sys.exit("no Chromium on this machine: `make browser` installs Debian's")
+        sys.exit("no Chromium on this machine: `make tools` installs Debian's")
     # Not under the checkout: the server's own user must be able to reach its data.
     home = Path(tempfile.mkdtemp(prefix="lookalike-screenshots-"))
     settings = Settings(_env_file=None, home=home, DATABASE_URL=None, BROKER_URL=None)

@@ -52,11 +52,11 @@ def test_readme_lists_every_setting_with_its_default() -> None:
 
 
 def test_ci_runs_the_words_that_people_run() -> None:
-    """`.ci/run` calls `make browser`, `make check` and `make test`, nothing else; people are told of them."""
+    """`.ci/run` calls `make tools`, `make check` and `make test`, nothing else; people are told of them."""
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
-    assert commands == ["make browser", "make check", "make test"]
+    assert commands == ["make tools", "make check", "make test"]
     assert "make test" in (ROOT / "README.md").read_text()
     contributing = (ROOT / "CONTRIBUTING.md").read_text()
     assert "make check" in contributing
-    assert "make browser" in contributing
+    assert "make tools" in contributing
