@@ -20,11 +20,11 @@ FRAGILE = """
 import os, resource
 from workers import pipeline
 sound = pipeline.decode
-def decode(data, *rest):
+def decode(data, *rest, **options):
     if data.endswith(b"poison"):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.abort()
-    return sound(data, *rest)
+    return sound(data, *rest, **options)
 pipeline.decode = decode
 from cli.worker import run_worker
 run_worker(leash=False)
