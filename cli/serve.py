@@ -3,6 +3,7 @@
 import logging
 import signal
 import socket
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -15,10 +16,23 @@ Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")]
 
 
-def serve(host: Host = "127.0.0.1", port: Port = 8080) -> None:
+RootPath = Annotated[
+    str | None,
+    typer.Option(
+        help="Path of the website that the explorer lies under, as /lookalike; else LOOKALIKE_EXPLORER_ROOT_PATH."
+    ),
+]
+
+
+def serve(host: Host = "127.0.0.1", port: Port = 8080, root_path: RootPath = None) -> None:
     """Serves the explorer: pages, and the API below /api. Ends on SIGTERM or Ctrl-C."""
     log_to_terminal(logging.INFO)
-    run_server(open_session(), host, port)
+    session = open_session()
+    if root_path is not None:
+        session = replace(
+            session, settings=session.settings.model_copy(update={"explorer_root_path": root_path})
+        )
+    run_server(session, host, port)
 
 
 def run_server(session: Session, host: str, port: int) -> None:

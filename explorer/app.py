@@ -14,12 +14,15 @@ from starlette.middleware.cors import CORSMiddleware
 from explorer import showing
 from explorer.api import reference, routers, state
 from explorer.archive import Archive
+from explorer.bodies import Bodies
 from explorer.headers import SecurityHeaders
-from explorer.limits import BodyLimit, Proxies, RateLimit
+from explorer.heads import Heads
+from explorer.limits import Proxies, RateLimit
 from explorer.mapping import Maps
 from explorer.metrics import Measured, Metrics
 from explorer.paths import ApiPaths
 from explorer.pictures import Pictures
+from explorer.prefix import Prefix, parse_prefix
 from explorer.problems import add_problem_handlers
 from explorer.status import BookKeeper
 from lookalike import __version__
@@ -83,7 +86,7 @@ def _add_pages(app: FastAPI) -> None:
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """From the innermost to the outermost, which sees a request first."""
     app.add_middleware(ApiPaths, api=API)
-    app.add_middleware(BodyLimit, upload_bytes=settings.explorer_upload_bytes)
+    app.add_middleware(Bodies, upload_bytes=settings.explorer_upload_bytes, metrics=app.state.metrics)
     app.add_middleware(RateLimit, rate=settings.explorer_rate, burst=settings.explorer_burst)
     if settings.explorer_origins:
         app.add_middleware(
@@ -94,5 +97,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             expose_headers=["ETag", "Retry-After"],
         )
     app.add_middleware(SecurityHeaders, image_sources=settings.explorer_image_sources)
+    app.add_middleware(Heads)
     app.add_middleware(Measured, metrics=app.state.metrics, api=API)
     app.add_middleware(Proxies, believed=parse_networks(settings.explorer_proxies))
+    app.add_middleware(Prefix, root=parse_prefix(settings.explorer_root_path))

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from explorer.prefix import below
 from lookalike import errors
 from lookalike.database import is_away
 from lookalike.reasons import Reason
@@ -148,14 +149,14 @@ def answer(request: Request, problem: Problem, headers: dict[str, str] | None = 
         )
     for name, value in {"Cache-Control": "no-store", **(headers or {})}.items():
         response.headers.setdefault(name, value)
-    if problem.status == 503:
+    if problem.status in (429, 503):
         response.headers.setdefault("Retry-After", str(RETRY_SECONDS))
     return response
 
 
 def wants_page(request: Request) -> bool:
     """Whether a browser asks: it names text/html. The API never answers pages."""
-    return not request.url.path.startswith("/api/") and "text/html" in request.headers.get("accept", "")
+    return not below(request.scope).startswith("/api/") and "text/html" in request.headers.get("accept", "")
 
 
 def add_problem_handlers(app: FastAPI) -> None:

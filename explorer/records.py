@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FieldSerializationInfo, field_serializer
 
-from explorer.thumbnails import addresses, public_address
+from explorer.thumbnails import addresses, public_address, under
 
 Item = TypeVar("Item")
 
@@ -22,6 +22,10 @@ class Thumbnail(Record):
 
     small: str | None
     large: str | None
+
+    @field_serializer("small", "large")
+    def _below_the_prefix(self, address: str | None, info: FieldSerializationInfo[Any]) -> str | None:
+        return under((info.context or {}).get("root", ""), address)
 
 
 class Picture(Record):

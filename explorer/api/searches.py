@@ -80,6 +80,7 @@ async def sent_picture(request: Request) -> Sent:
 
 @router.post("/search", response_model=Neighbours, openapi_extra=BODY)
 def search_with_picture(
+    request: Request,
     archive: AnArchive,
     pictures: ThePictures,
     sent: Annotated[Sent, Depends(sent_picture)],
@@ -102,4 +103,6 @@ def search_with_picture(
     else:
         vector = pictures.embed_upload(sent.file, chosen)
     with archive.reading() as connection:
-        return written(reading.nearest(connection, vector, chosen, k, max_distance, wanted, sent.name))
+        return written(
+            request, reading.nearest(connection, vector, chosen, k, max_distance, wanted, sent.name)
+        )

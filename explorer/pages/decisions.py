@@ -14,8 +14,9 @@ from explorer.access import Decider
 from explorer.archive import AnArchive
 from explorer.deciding import Verdict
 from explorer.pages.learning import Learning
-from explorer.pages.rendering import image_address, root_of
+from explorer.pages.rendering import image_address
 from explorer.pages.undoing import MOST, last_decision, read_numbers, write_numbers
+from explorer.prefix import root_of
 from explorer.records import Decision
 from lookalike.errors import ConfigurationError, OutdatedDecisionError
 from lookalike.reasons import Reason
@@ -139,15 +140,16 @@ def _as_verdict(word: str) -> Verdict:
 
 def _back(request: Request, back: str, otherwise: str, decisions: list[Decision]) -> Response:
     """Where the form was, with what was decided in the address."""
-    path = back if _is_ours(back) else f"{root_of(request)}{otherwise}"
+    root = root_of(request)
+    path = back if _is_ours(back, root) else f"{root}{otherwise}"
     if decisions:
         path += f"{'&' if '?' in path else '?'}{urlencode({'decision': write_numbers(decisions)})}"
     return _to(path)
 
 
-def _is_ours(path: str) -> bool:
-    """Whether an address that came with a form leads to this site: a path, and no other host's."""
-    return path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+def _is_ours(path: str, root: str) -> bool:
+    """Whether an address that came with a form leads to the explorer: a path, and no other host's."""
+    return path.startswith(f"{root}/") and not path.startswith(("//", "/\\")) and path.isprintable()
 
 
 def _to(path: str) -> Response:

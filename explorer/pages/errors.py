@@ -5,7 +5,8 @@ from urllib.parse import unquote
 from fastapi import Request
 from fastapi.responses import Response
 
-from explorer.pages.rendering import render, root_of
+from explorer.pages.rendering import render
+from explorer.prefix import root_of
 from explorer.problems import RETRY_SECONDS, Problem
 
 HEADINGS = {

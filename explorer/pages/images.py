@@ -10,12 +10,13 @@ from explorer import reading
 from explorer.archive import AnArchive, Archive
 from explorer.pages.classes import Classes, UnavailableError, from_labels
 from explorer.pages.plots import plot_classes, plot_features
-from explorer.pages.rendering import image_address, render, root_of
+from explorer.pages.rendering import image_address, render
 from explorer.pages.standing import choices, last_word
 from explorer.pages.tiles import tile, tiles
 from explorer.pages.undoing import QUERIES, last_decision
 from explorer.pages.wishes import Wish, read_wish
 from explorer.paths import Key
+from explorer.prefix import root_of
 from explorer.records import ImageRecord
 from explorer.thumbnails import public_address
 from lookalike import books, search

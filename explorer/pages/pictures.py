@@ -9,9 +9,10 @@ from fastapi.responses import HTMLResponse
 
 from explorer import reading
 from explorer.archive import AnArchive, Archive
-from explorer.pages.rendering import render, root_of
+from explorer.pages.rendering import render
 from explorer.pages.tiles import tiles
 from explorer.pictures import Pictures, ThePictures
+from explorer.prefix import root_of
 from explorer.problems import BusyError, describe
 from explorer.records import Neighbours
 from explorer.thumbnails import public_address

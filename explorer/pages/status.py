@@ -8,8 +8,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from explorer.archive import AnArchive
-from explorer.pages.rendering import render, root_of
+from explorer.pages.rendering import render
 from explorer.pages.tiles import tile
+from explorer.prefix import root_of
 from explorer.status import (
     EncoderStatus,
     FailedImage,
