@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from importlib import import_module
 from importlib.util import find_spec
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
@@ -21,7 +22,7 @@ from explorer.limits import Proxies, RateLimit
 from explorer.mapping import Maps
 from explorer.metrics import Measured, Metrics
 from explorer.paths import ApiPaths
-from explorer.pictures import Pictures
+from explorer.pictures import FETCHES, OWN_WAITING, Pictures
 from explorer.prefix import Prefix, parse_prefix
 from explorer.problems import add_problem_handlers
 from explorer.status import BookKeeper
@@ -30,6 +31,8 @@ from lookalike.guard import parse_networks
 from lookalike.settings import Settings
 
 API = "/api/v1"
+# Threads for those who only read: more than there are connections to Postgres serve nobody.
+READERS = 32
 ABOUT = """\
 Finds the images in an archive that look alike.
 
@@ -43,6 +46,9 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Whoever waits for the network or for a host holds a thread: those who only read shall always find one.
+        waiting = settings.explorer_searches + FETCHES + OWN_WAITING
+        current_default_thread_limiter().total_tokens = READERS + waiting
         app.state.archive.open()
         try:
             yield

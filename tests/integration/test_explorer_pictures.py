@@ -29,11 +29,12 @@ from tests.conftest import new_database
 from tests.factories import checksum
 from tests.integration.test_explorer_api import API, opened
 from tests.pictures import bomb, jpeg, near_copy, photographs
-from tests.servers import http_server, watched_server
+from tests.servers import Misbehaving, http_server, misbehaving_server, watched_server
 from workers.picture import PictureEncoder
 
 ENCODER = "efficientnet-lite0"
 COUNT = 12
+PAGE = {"Accept": "text/html"}
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +167,46 @@ def test_when_many_wait_others_are_told_to_come_back(archive_url: str) -> None:
         assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 503)
         figures = client.get("/metrics").text
         assert 'lookalike_explorer_pictures_total{outcome="busy",way="upload"}' in figures
+
+
+def test_slow_hosts_hold_up_nobody_else(archive_url: str) -> None:
+    """Visitors who name hosts that drip wait alone, few at once and two of one client; uploads and neighbours go on."""
+    with (
+        misbehaving_server() as host,
+        opened(
+            archive_url,
+            explorer_rate=0,
+            explorer_searches=2,
+            explorer_proxies="127.0.0.1",
+            allow_networks="private",
+            fetch_timeout=4,
+        ) as client,
+    ):
+        send(client, jpeg(photographs()[0]))
+        host.misdeed = Misbehaving.drip
+        # Three of one visitor, and one each of many.
+        visitors = ["192.0.2.1"] * 3 + [f"192.0.2.{number}" for number in range(10, 20)]
+
+        def name_a_slow_host(visitor: str) -> object:
+            body = {"url": f"{host.url}/a.jpg"}
+            return client.post(f"{API}/search", json=body, headers={"X-Forwarded-For": visitor})
+
+        with ThreadPoolExecutor(len(visitors)) as pool:
+            asked = []
+            for visitor in visitors:
+                asked.append(pool.submit(name_a_slow_host, visitor))
+                time.sleep(0.05)
+            began = time.monotonic()
+            assert send(client, jpeg(photographs()[3])).status_code == 200
+            assert client.get(f"{API}/images/photo/01/similar").status_code == 200
+            form = client.post("/picture/search", data={"url": f"{host.url}/a.jpg"}, headers=PAGE)
+            assert time.monotonic() - began < 3
+            assert (form.status_code, form.headers["retry-after"]) == (503, "5")
+            answers = [one.result() for one in asked]
+    assert [one.status_code for one in answers] == [504, 504, 429, 504, 504] + [503] * 8
+    for one in answers[2:3] + answers[5:]:
+        assert one.headers["content-type"] == "application/problem+json"
+        assert one.headers["retry-after"] == "5"
 
 
 def test_another_encoder_must_be_one_of_the_archive(client: TestClient) -> None:

@@ -1,0 +1,132 @@
+"""Bodies that strangers send to the explorer, over real sockets: many at once, and slow ones."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import httpx
+import pytest
+
+from explorer import bodies
+from tests.explorer_archive import filled_database
+from tests.explorer_servers import listening
+from tests.servers import wait_until
+
+FORM = "multipart/form-data; boundary=b"
+START = b'--b\r\nContent-Disposition: form-data; name="picture"; filename="a.jpg"\r\n\r\n'
+LENGTH = 2_000_000
+
+
+@pytest.fixture(scope="module")
+def archive_url(server_url: str, template_database: str) -> Iterator[str]:
+    yield from filled_database(server_url, template_database)
+
+
+@contextmanager
+def sending(
+    port: int, path: str, kind: str, start: bytes, client: str = "192.0.2.1"
+) -> Iterator[socket.socket]:
+    """A connection that has said how much it will send, and sent only the beginning."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as one:
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {client}\r\n"
+            f"Content-Type: {kind}\r\nContent-Length: {LENGTH}\r\n\r\n"
+        )
+        one.sendall(head.encode() + start)
+        yield one
+
+
+def answer(one: socket.socket) -> tuple[int, str]:
+    """The status and the whole of what is answered; the server closes behind it."""
+    said = b""
+    while part := one.recv(65_536):
+        said += part
+    return int(said.split(b" ", 2)[1]), said.decode()
+
+
+@pytest.mark.parametrize("path", ["/api/v1/search", "/picture/search"])
+def test_few_pictures_are_taken_in_at_once(
+    archive_url: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next is told to come back before a byte of it is read, and one client never has all places; places that are
+    left are free again, and all else is answered meanwhile."""
+    monkeypatch.setattr(bodies, "UPLOADS", 4)
+    monkeypatch.setattr(bodies, "UPLOADS_OF_ONE", 2)
+    with listening(archive_url, explorer_proxies="127.0.0.1") as port:
+        with ExitStack() as open_ones:
+            for client in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"):
+                open_ones.enter_context(sending(port, path, FORM, START + bytes(1_500_000), client))
+            time.sleep(0.5)
+            with sending(port, path, FORM, b"", "192.0.2.1") as third:
+                status, said = answer(third)
+                assert (status, "retry-after: 5" in said.lower()) == (429, True)
+            with sending(port, path, FORM, b"", "192.0.2.9") as fifth:
+                status, said = answer(fifth)
+                assert (status, "retry-after: 5" in said.lower()) == (503, True)
+                assert "urn:lookalike:problem:busy" in said
+            assert httpx.get(f"http://127.0.0.1:{port}/api/v1/images/image/00001/similar").status_code == 200
+        file = {"picture": ("a.jpg", b"words")}
+
+        def is_free() -> bool:
+            sent = httpx.post(
+                f"http://127.0.0.1:{port}/api/v1/search", files=file, params={"encoder": "other"}
+            )
+            return sent.status_code == 404
+
+        wait_until(is_free, 5, "a place")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "start"),
+    [
+        ("/api/v1/search", FORM, START),
+        ("/picture/search", FORM, START),
+        ("/api/v1/unwanted", "application/json", b"{"),
+        ("/decisions/image", "application/x-www-form-urlencoded", b"key="),
+    ],
+)
+def test_a_slow_body_is_given_up(
+    archive_url: str, path: str, kind: str, start: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte now and then is answered 408 after the stated time, and the connection ends."""
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 1.0)
+    monkeypatch.setattr("tests.integration.test_explorer_bodies.LENGTH", 100_000)
+    with listening(archive_url) as port, sending(port, path, kind, start) as one:
+        began = time.monotonic()
+        one.settimeout(0.1)
+        said = b""
+        while not said and time.monotonic() < began + 5:
+            one.sendall(b"x")
+            try:
+                said = one.recv(65_536)
+            except TimeoutError:
+                continue
+        took = time.monotonic() - began
+    assert said.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in said.lower()
+    assert 0.9 < took < 4
+
+
+def test_a_body_that_comes_fast_enough_has_its_time(
+    archive_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What arrives extends the time: a picture over a slow line is taken."""
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(bodies, "BYTES_A_SECOND", 100_000)
+
+    def slowly() -> Iterator[bytes]:
+        yield START
+        for _ in range(8):
+            time.sleep(0.25)
+            yield bytes(40_000)
+        yield b"\r\n--b--\r\n"
+
+    with listening(archive_url) as port:
+        got = httpx.post(
+            f"http://127.0.0.1:{port}/api/v1/search?encoder=other",
+            content=slowly(),
+            headers={"Content-Type": FORM},
+        )
+    # All of it was read: now it is the encoder that nobody knows.
+    assert got.status_code == 404
