@@ -120,6 +120,8 @@ def list_decisions(
 
 @router.delete("/decisions/{decision}", response_model=Decision)
 def undo(request: Request, archive: AnArchive, who: Decider, decision: Id) -> Response:
-    """Takes a decision back: what held before holds again, unless something else was decided since."""
+    """Takes a decision back: what held before holds again, unless something else was decided since. Once more changes
+    nothing, and answers who took it back and when."""
     with archive.deciding() as connection:
-        return written(request, deciding.undo(connection, decision, who.called(None)))
+        undone, _ = deciding.undo(connection, decision, who.called(None))
+    return written(request, undone)

@@ -257,7 +257,7 @@ select kind, subject from decisions where id = %(id)s
 
 -- name: take_decision
 -- A decision that is to be taken back, and whether it is the latest of its subject that holds. Nobody else takes it back.
-select d.kind, d.subject, d.verdict, d.before, d.undone_at is not null as undone, exists (
+select d.id, d.kind, d.subject, d.verdict, d.decided_by, d.decided_at, d.undone_by, d.undone_at, d.before, exists (
     select from decisions l where l.kind = d.kind and l.subject = d.subject and l.undone_at is null and l.id > d.id) as outdated
 from decisions d where d.id = %(id)s for update
 

@@ -121,9 +121,23 @@ def test_a_pair_is_the_same_picture_or_not(client: TestClient, connection: Conne
     other = client.post(f"{API}/duplicates", json={**keys, "same": not same}).json()["id"]
     assert client.delete(f"{API}/decisions/{said.json()['id']}").status_code == 409
     assert client.delete(f"{API}/decisions/{other}").status_code == 200
-    assert client.delete(f"{API}/decisions/{other}").status_code == 409
     assert client.delete(f"{API}/decisions/{said.json()['id']}").status_code == 200
     assert pairs_state(connection) == before
+
+
+def test_a_decision_is_taken_back_once(client: TestClient, connection: Connection) -> None:
+    """To ask twice changes nothing more, and both times answers who took it back and when; so do two at once."""
+    keys = {"first": "image/00000", "second": "image/00001"}
+    numbers = [
+        client.post(f"{API}/duplicates", json={**keys, "same": one}).json()["id"] for one in (True, False)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: client.delete(f"{API}/decisions/{numbers[1]}"), range(4)))
+    assert {one.status_code for one in answers} == {200}
+    assert len({one.text for one in answers}) == 1
+    assert answers[0].json()["undone_by"] == "local"
+    holding = connection.execute("select id from decisions where undone_at is null").fetchall()
+    assert holding == [(numbers[0],)]
 
 
 def test_what_is_decided_meanwhile_is_not_undone(
