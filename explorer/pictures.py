@@ -3,6 +3,7 @@
 Whoever asks while too many wait is told to come back. What is sent or named is never stored.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ from lookalike.settings import Settings
 
 if TYPE_CHECKING:
     from workers.picture import PictureEncoder
+
+log = logging.getLogger(__name__)
 
 Vector = NDArray[np.float32]
 
@@ -159,7 +162,12 @@ class Pictures:
             from workers.picture import PictureEncoder
 
             # One at a time: the active one, while others are only tried.
-            self._encoders = {encoder: PictureEncoder(encoder, self._settings)}
+            try:
+                self._encoders = {encoder: PictureEncoder(encoder, self._settings)}
+            except EncoderError as error:
+                # Visitors are not told where weights lie.
+                log.warning("%s cannot be used: %s", encoder, error)
+                raise
         return self._encoders[encoder]
 
 
@@ -168,9 +176,9 @@ def _having_packages(read: Callable[[], bytes]) -> bytes:
     try:
         import workers.picture  # noqa: F401 - torch and decoders come with it
     except ImportError as error:
-        raise EncoderError(
-            f"no search with pictures here: {error}; pip install 'lookalike[worker]'"
-        ) from None
+        said = f"no search with pictures here: {error}; pip install 'lookalike[worker]'"
+        log.warning("%s", said)
+        raise EncoderError(said) from None
     return read()
 
 

@@ -103,7 +103,8 @@ def retry(
     with archive.deciding() as connection:
         chunk_size = request.app.state.settings.chunk_size
         deciding.retry(connection, encoder, chunk_size, who.name, known or None, [key] if key else None)
-    return _to(f"{root_of(request)}/status")
+    # Where a browser has shown its token, it shows it again.
+    return _to(f"{root_of(request)}/status{'/details' if who.proven else ''}")
 
 
 @router.post("/decisions/undo")
