@@ -383,7 +383,7 @@ def test_the_documentation_names_what_there_is(client: TestClient) -> None:
     text = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
     paths = {path.removeprefix(API) for path in client.get("/api/openapi.json").json()["paths"]}
     named = set(re.findall(r"`(?:GET |POST |DELETE )?(?:/api/v1)?(/[a-z/{}]+)(?:\?q=)?`", text))
-    assert named - paths <= {"/healthz", "/readyz", "/metrics", "/api/docs", "/api/v", "/search"} | {
+    assert named - paths <= {"/healthz", "/readyz", "/metrics", "/status/details", "/api/docs", "/search"} | {
         each for each in named if each.startswith("/api")
     }
     assert paths - named <= {"/clusters/{cluster}/members"}
