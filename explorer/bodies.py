@@ -27,6 +27,8 @@ UPLOADS_OF_ONE = 8
 # A body is waited for so long, and a second longer for each such part of it that came: 1 Mbit/s is fast enough.
 BODY_SECONDS = 20.0
 BYTES_A_SECOND = 128 * 1024
+# Of a body that was refused so much is thrown away, which costs neither disk nor memory.
+THROWN_AWAY = 256 * 2**20
 
 
 class Bodies:
@@ -99,12 +101,30 @@ def _limited(receive: Receive, most: int) -> Receive:
 
 
 def _refuse(problem: Problem) -> ASGIApp:
-    """Answers before the body is read, which nobody will read."""
+    """Answers before the body is read. What is on its way is then thrown away as it comes: a connection that is closed
+    under somebody who sends breaks, and he never reads why."""
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-        await answer(Request(scope), problem, {"Connection": "close"})(scope, receive, send)
+        async def begin(message: Message) -> None:
+            await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
+
+        await answer(Request(scope), problem, {"Connection": "close"})(scope, receive, begin)
+        # Whoever asks first whether to send has not begun.
+        if not any(name == b"expect" for name, _ in scope["headers"]):
+            with anyio.move_on_after(BODY_SECONDS):
+                await _throw_away(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     return refuse
+
+
+async def _throw_away(receive: Receive) -> None:
+    left = THROWN_AWAY
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return
 
 
 def _too_large(most: int) -> Problem:

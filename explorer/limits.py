@@ -18,7 +18,7 @@ from lookalike.guard import Network
 # Addresses whose last requests are remembered: some 10 MB.
 REMEMBERED = 50_000
 # What no limit holds for: supervisors ask often, files are cheap, and a wall is of many thumbnails.
-FREE = ("/healthz", "/readyz", "/metrics", "/static/", "/thumbnails/")
+FREE = ("/healthz", "/readyz", "/static/", "/thumbnails/")
 
 
 class Proxies:

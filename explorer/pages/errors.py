@@ -15,6 +15,7 @@ HEADINGS = {
     403: "That may not be done from here",
     404: "There is nothing here",
     405: "That cannot be done here",
+    408: "It came too slowly",
     409: "It is no longer so",
     413: "The picture is too large",
     415: "That is no picture we can read",

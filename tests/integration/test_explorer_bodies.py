@@ -1,5 +1,6 @@
 """Bodies that strangers send to the explorer, over real sockets: many at once, and slow ones."""
 
+import http.client
 import socket
 import time
 from collections.abc import Iterator
@@ -38,11 +39,10 @@ def sending(
 
 
 def answer(one: socket.socket) -> tuple[int, str]:
-    """The status and the whole of what is answered; the server closes behind it."""
-    said = b""
-    while part := one.recv(65_536):
-        said += part
-    return int(said.split(b" ", 2)[1]), said.decode()
+    """The status and the whole of what is answered."""
+    got = http.client.HTTPResponse(one)
+    got.begin()
+    return got.status, f"{got.headers}{got.read().decode()}"
 
 
 @pytest.mark.parametrize("path", ["/api/v1/search", "/picture/search"])
@@ -75,6 +75,25 @@ def test_few_pictures_are_taken_in_at_once(
             return sent.status_code == 404
 
         wait_until(is_free, 5, "a place")
+
+
+def test_who_is_refused_reads_why(archive_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one who sends a large picture without waiting for an answer, as browsers do: the connection does not break
+    under it."""
+    monkeypatch.setattr(bodies, "UPLOADS", 0)
+    with listening(archive_url) as port:
+        for _ in range(3):
+            for size, status in ((20_000_000, 503), (40_000_000, 413)):
+                file = {"picture": ("a.jpg", bytes(size))}
+                got = httpx.post(f"http://127.0.0.1:{port}/api/v1/search", files=file, timeout=20)
+                assert got.status_code == status
+        # Who asks first is told at once, and sends nothing.
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as one:
+            one.sendall(
+                f"POST /api/v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\n"
+                f"Content-Length: {LENGTH}\r\nExpect: 100-continue\r\n\r\n".encode()
+            )
+            assert answer(one)[0] == 503
 
 
 @pytest.mark.parametrize(
