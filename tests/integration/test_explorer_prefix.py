@@ -52,6 +52,7 @@ def site(archive_url: str, request: pytest.FixtureRequest) -> Iterator[httpx.Cli
         yield client
 
 
+@pytest.mark.parametrize("site", [True], indirect=True)
 def test_every_address_of_every_page_is_on_the_site(site: httpx.Client) -> None:
     """From the home page on, each link, file, script and form leads below the path, and is there."""
     left = [
