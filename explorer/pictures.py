@@ -88,7 +88,7 @@ class Pictures:
 
         with self._told("address"):
             # While it is fetched it holds none of the places that uploads wait for.
-            with self._fetches.taken(client):
+            with self._fetches.taken(client), self._metrics.waiting.track_inprogress():
                 data = _having_packages(fetch)
             with self._place():
                 return self._worker.submit(self._encode, encoder, data).result()

@@ -177,7 +177,8 @@ class Settings(BaseSettings):
     )
     explorer_tokens: dict[str, SecretStr] = Field(
         {},
-        description='who may decide, each with a token: `{"ann": "…"}`; without any, only who sits at this machine',
+        description='who may decide and see what is for operators, each with a token: `{"ann": "…"}`;'
+        " without any, only who sits at this machine",
     )
     explorer_origins: str | None = Field(
         None,
