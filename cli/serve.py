@@ -3,33 +3,50 @@
 import logging
 import signal
 import socket
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import output
 from cli.session import Session, log_to_terminal, open_session
+from lookalike import metrics
 from lookalike.errors import ConfigurationError
+from lookalike.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")]
 
 
-def serve(host: Host = "127.0.0.1", port: Port = 8080) -> None:
+RootPath = Annotated[
+    str | None,
+    typer.Option(
+        help="Path of the website that the explorer lies under, as /lookalike; else LOOKALIKE_EXPLORER_ROOT_PATH."
+    ),
+]
+
+
+def serve(host: Host = "127.0.0.1", port: Port = 8080, root_path: RootPath = None) -> None:
     """Serves the explorer: pages, and the API below /api. Ends on SIGTERM or Ctrl-C."""
     log_to_terminal(logging.INFO)
-    run_server(open_session(), host, port)
+    session = open_session()
+    if root_path is not None:
+        session = replace(
+            session, settings=session.settings.model_copy(update={"explorer_root_path": root_path})
+        )
+    run_server(session, host, port)
 
 
 def run_server(session: Session, host: str, port: int) -> None:
     """Serves until SIGTERM or Ctrl-C. Raises ConfigurationError when the address is taken, or packages lack."""
     try:
         import uvicorn
-
-        from explorer.app import create_app
     except ImportError as error:
-        raise ConfigurationError(f"{error}: pip install 'lookalike[explorer]'") from None
-    app = create_app(session.settings, session.endpoints.database_url)
+        raise _lacks(error) from None
+    app = prepare(session.settings, session.endpoints.database_url)
     config = uvicorn.Config(
         app,
         host=host,
@@ -62,3 +79,19 @@ def run_server(session: Session, host: str, port: int) -> None:
         Server(config).run([listening])
     finally:
         listening.close()
+
+
+def prepare(settings: Settings, database_url: str) -> "FastAPI":
+    """The application, and its figures where LOOKALIKE_METRICS_PORT is set. Raises ConfigurationError."""
+    try:
+        from explorer.app import create_app
+    except ImportError as error:
+        raise _lacks(error) from None
+    app = create_app(settings, database_url)
+    # For Prometheus, behind the website's back: what the site itself answers at /metrics is for operators.
+    metrics.serve(settings, app.state.metrics.registry)
+    return app
+
+
+def _lacks(error: ImportError) -> ConfigurationError:
+    return ConfigurationError(f"{error}: pip install 'lookalike[explorer]'")

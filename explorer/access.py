@@ -1,6 +1,7 @@
-"""Who may change something, and from where: tokens, or only this machine; and never another website's pages.
+"""Who may change something or see what is for operators, and from where: tokens, or only this machine; and never
+another website's pages.
 
-Reading needs nothing. Nothing here is told apart by how long it takes.
+Reading the archive needs nothing. Nothing here is told apart by how long it takes.
 """
 
 import base64
@@ -35,25 +36,50 @@ class Who:
 
 async def who_decides(request: Request) -> Who:
     """Who asks for a change. Raises UnauthorisedError and RefusedError, which say what to do."""
+    return _who(request, "changes")
+
+
+async def who_operates(request: Request) -> Who:
+    """Who asks for what is nobody's business but the operators'. Raises as `who_decides`: it is the same people."""
+    return _who(request, "operators' figures")
+
+
+def is_operator(request: Request) -> bool:
+    """Whether whoever asks is one of those, for pages that show everybody a part."""
+    try:
+        _who(request, "operators' figures")
+    except (RefusedError, UnauthorisedError):
+        return False
+    return True
+
+
+def _who(request: Request, what: str) -> Who:
     settings: Settings = request.app.state.settings
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     # What a browser adds by itself, such as a password it knows, it adds to posts of other websites' pages, too.
     if scheme.lower() != "bearer" and not is_same_origin(request):
-        raise RefusedError("changes are not taken from the pages of other websites")
+        raise RefusedError(f"{what} are not for the pages of other websites")
     if settings.explorer_tokens:
-        return Who(_known(settings, scheme.lower(), credentials.strip()), True)
+        owner = _known(settings, scheme.lower(), credentials.strip())
+        if owner is None:
+            raise UnauthorisedError(
+                f"{what} need a token: Authorization: Bearer …, or name and token in the browser"
+            )
+        return Who(owner, True)
     if not is_local(request):
         raise RefusedError(
-            "without LOOKALIKE_EXPLORER_TOKENS changes are taken only from the machine of the explorer itself"
+            f"without LOOKALIKE_EXPLORER_TOKENS {what} are only for the machine of the explorer itself"
         )
     return Who(LOCAL, False)
 
 
 Decider = Annotated[Who, Depends(who_decides)]
+# What a route depends on that is for operators alone.
+FOR_OPERATORS = [Depends(who_operates)]
 
 
-def _known(settings: Settings, scheme: str, credentials: str) -> str:
-    """The name of a token, as `Bearer TOKEN`, or `Basic` with NAME:TOKEN as browsers ask for it."""
+def _known(settings: Settings, scheme: str, credentials: str) -> str | None:
+    """The name of a token, as `Bearer TOKEN`, or `Basic` with NAME:TOKEN as browsers ask for it; None: nobody's."""
     name, token = None, credentials
     if scheme == "basic":
         try:
@@ -68,10 +94,6 @@ def _known(settings: Settings, scheme: str, credentials: str) -> str:
         same = hmac.compare_digest(secret.get_secret_value().encode(), token.encode())
         if same and token and name in (None, "", owner):
             known = owner
-    if known is None:
-        raise UnauthorisedError(
-            "changes need a token: Authorization: Bearer …, or name and token in the browser"
-        )
     return known
 
 

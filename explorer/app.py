@@ -8,18 +8,22 @@ from contextlib import asynccontextmanager
 from importlib import import_module
 from importlib.util import find_spec
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from explorer import showing
 from explorer.api import reference, routers, state
 from explorer.archive import Archive
+from explorer.bodies import Bodies
 from explorer.headers import SecurityHeaders
-from explorer.limits import BodyLimit, Proxies, RateLimit
+from explorer.heads import Heads
+from explorer.limits import Proxies, RateLimit
 from explorer.mapping import Maps
 from explorer.metrics import Measured, Metrics
 from explorer.paths import ApiPaths
-from explorer.pictures import Pictures
+from explorer.pictures import FETCHES, OWN_WAITING, Pictures
+from explorer.prefix import Prefix, parse_prefix
 from explorer.problems import add_problem_handlers
 from explorer.status import BookKeeper
 from lookalike import __version__
@@ -27,6 +31,8 @@ from lookalike.guard import parse_networks
 from lookalike.settings import Settings
 
 API = "/api/v1"
+# Threads for those who only read: more than there are connections to Postgres serve nobody.
+READERS = 32
 ABOUT = """\
 Finds the images in an archive that look alike.
 
@@ -40,6 +46,9 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Whoever waits for the network or for a host holds a thread: those who only read shall always find one.
+        waiting = settings.explorer_searches + FETCHES + OWN_WAITING
+        current_default_thread_limiter().total_tokens = READERS + waiting
         app.state.archive.open()
         try:
             yield
@@ -83,7 +92,7 @@ def _add_pages(app: FastAPI) -> None:
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """From the innermost to the outermost, which sees a request first."""
     app.add_middleware(ApiPaths, api=API)
-    app.add_middleware(BodyLimit, upload_bytes=settings.explorer_upload_bytes)
+    app.add_middleware(Bodies, upload_bytes=settings.explorer_upload_bytes, metrics=app.state.metrics)
     app.add_middleware(RateLimit, rate=settings.explorer_rate, burst=settings.explorer_burst)
     if settings.explorer_origins:
         app.add_middleware(
@@ -94,5 +103,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             expose_headers=["ETag", "Retry-After"],
         )
     app.add_middleware(SecurityHeaders, image_sources=settings.explorer_image_sources)
+    app.add_middleware(Heads)
     app.add_middleware(Measured, metrics=app.state.metrics, api=API)
     app.add_middleware(Proxies, believed=parse_networks(settings.explorer_proxies))
+    app.add_middleware(Prefix, root=parse_prefix(settings.explorer_root_path))

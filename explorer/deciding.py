@@ -95,11 +95,12 @@ def retry(
         return _record(connection, "retry", [encoder], verdict, by, {}), count
 
 
-def undo(connection: Connection, number: int, by: str) -> Decision:
-    """Takes a decision back: what held before holds again.
+def undo(connection: Connection, number: int, by: str) -> tuple[Decision, bool]:
+    """Takes a decision back: what held before holds again. Returns also whether it was this call that did so.
 
-    Raises UnknownDecisionError; OutdatedDecisionError when it was taken back already, something else was decided about
-    the same since, or images are under way again.
+    One that was taken back already stays as it is, with who did that and when: a second press changes nothing. Raises
+    UnknownDecisionError; OutdatedDecisionError when something else was decided about the same since, or images are
+    under way again.
     """
     with connection.transaction():
         found = rows(connection, QUERIES["subject"], {"id": number})
@@ -108,14 +109,15 @@ def undo(connection: Connection, number: int, by: str) -> Decision:
         # First of all: who decides about the same at this moment is waited for, and then seen.
         _LOCK[found[0]["kind"]](connection, found[0]["subject"])
         (decision,) = rows(connection, QUERIES["take_decision"], {"id": number})
-        if decision["undone"]:
-            raise OutdatedDecisionError(f"decision {number} was taken back already")
-        if decision["outdated"]:
+        before, is_outdated = decision.pop("before"), decision.pop("outdated")
+        if decision["undone_at"] is not None:
+            return Decision(**decision), False
+        if is_outdated:
             raise OutdatedDecisionError("something else was decided about this since: take that back first")
         if decision["kind"] == "retry":
             raise OutdatedDecisionError("images that are tried again cannot be called back")
-        _RESTORE[decision["kind"]](connection, decision["subject"], decision["before"])
-        return Decision(**rows(connection, QUERIES["undo_decision"], {"id": number, "by": by})[0])
+        _RESTORE[decision["kind"]](connection, decision["subject"], before)
+        return Decision(**rows(connection, QUERIES["undo_decision"], {"id": number, "by": by})[0]), True
 
 
 def _restore_pair(connection: Connection, subject: list[str], before: dict[str, Any]) -> None:

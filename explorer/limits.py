@@ -1,4 +1,4 @@
-"""How much one address may ask for, how long a body may be, and whose word on addresses counts.
+"""How much one address may ask for, and whose word on addresses counts.
 
 Plain ASGI: every request passes here. Counts are of this process: several processes allow several times as much.
 """
@@ -8,21 +8,17 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address, ip_network
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from explorer.problems import Problem, TooManyRequestsError, answer, describe
+from explorer.prefix import below
+from explorer.problems import TooManyRequestsError, answer, describe
 from lookalike.guard import Network
 
 # Addresses whose last requests are remembered: some 10 MB.
 REMEMBERED = 50_000
 # What no limit holds for: supervisors ask often, files are cheap, and a wall is of many thumbnails.
-FREE = ("/healthz", "/readyz", "/metrics", "/static/", "/thumbnails/")
-# A form, or a list of keys.
-BODY_BYTES = 256 * 1024
-# The boundaries and other fields around a picture.
-AROUND_BYTES = 64 * 1024
+FREE = ("/healthz", "/readyz", "/static/", "/thumbnails/")
 
 
 class Proxies:
@@ -67,8 +63,8 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._rate and not scope["path"].startswith(FREE):
-            wait = self._take(_network_of(scope["client"][0] if scope.get("client") else ""))
+        if scope["type"] == "http" and self._rate and not below(scope).startswith(FREE):
+            wait = self._take(client_of(scope))
             if wait > 0:
                 request = Request(scope)
                 headers = {"Retry-After": str(int(wait) + 1)}
@@ -88,6 +84,11 @@ class RateLimit:
         return 0.0 if allowed else (1 - left) / self._rate
 
 
+def client_of(scope: Scope) -> str:
+    """Whose request it is, for everything that is limited for each client."""
+    return _network_of(scope["client"][0] if scope.get("client") else "")
+
+
 def _network_of(host: str) -> str:
     """What counts as one address: of IPv6 the 64 bits that one customer has all of."""
     if ":" not in host:
@@ -100,45 +101,3 @@ def _network_of(host: str) -> str:
         # As a socket for both calls it: below one /64 lies all of IPv4.
         return str(address.ipv4_mapped)
     return str(ip_network(f"{address}/64", strict=False))
-
-
-class BodyLimit:
-    """Refuses bodies that are too long: at once where their length is said, else as soon as they are."""
-
-    def __init__(self, app: ASGIApp, upload_bytes: int) -> None:
-        self._app = app
-        self._upload_bytes = upload_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        # Only files of forms are written to disk as they come: all else is held in memory.
-        kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-        is_upload = scope["path"].endswith("/search") and kind.lower().startswith(b"multipart/form-data")
-        most = self._upload_bytes + AROUND_BYTES if is_upload else BODY_BYTES
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if not length.isdigit() or int(length) > most:
-            problem = _too_large(most)
-            await answer(Request(scope), problem, {"Connection": "close"})(scope, receive, send)
-            return
-        received = 0
-
-        async def limited() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > most:
-                raise HTTPException(413, _too_large(most).detail)
-            return message
-
-        await self._app(scope, limited, send)
-
-
-def _too_large(most: int) -> Problem:
-    return Problem(
-        type="urn:lookalike:problem:too-large",
-        title="Content Too Large",
-        status=413,
-        detail=f"no more than {most:,} bytes can be sent here",
-    )

@@ -61,19 +61,18 @@ class Maps:
         """The points of the map of an encoder, or of the active one. Raises UnknownMapError."""
         with archive.reading() as connection:
             found = find(connection, encoder or archive.encoder(connection))
+        # One at a time: whoever waited finds what the other has packed. Nobody holds a connection while waiting.
+        with self._lock:
             known = self._packed.get(found.encoder)
             if known is not None and known.map == found.map and known.until > time.monotonic():
                 return known
-            # One at a time: whoever waited finds what the other has packed.
-            with self._lock:
-                known = self._packed.get(found.encoder)
-                if known is not None and known.map == found.map and known.until > time.monotonic():
-                    return known
-                data = maps.pack(maps.points(connection, found.map))
-        etag = f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"'
-        packed = Packed(found.map, data, etag, time.monotonic() + KEPT_SECONDS)
-        self._packed[found.encoder] = packed
-        return packed
+            with archive.reading() as connection:
+                points = maps.points(connection, found.map)
+            data = maps.pack(points)
+            etag = f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"'
+            packed = Packed(found.map, data, etag, time.monotonic() + KEPT_SECONDS)
+            self._packed[found.encoder] = packed
+            return packed
 
 
 def find(connection: Connection, encoder: str) -> MapRecord:

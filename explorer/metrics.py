@@ -5,6 +5,8 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from explorer.prefix import below
+
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
@@ -70,8 +72,8 @@ class Measured:
     def _route(self, scope: Scope) -> str:
         """The route as it is written, of which there are few; FastAPI leaves out what its router is put under."""
         route = str(getattr(scope.get("route"), "path", "none"))
-        below = scope["path"].startswith(f"{self._api}/") and route.startswith("/")
-        return route if not below or route.startswith(self._api) else self._api + route
+        is_api = below(scope).startswith(f"{self._api}/") and route.startswith("/")
+        return route if not is_api or route.startswith(self._api) else self._api + route
 
 
 def _method(scope: Scope) -> str:

@@ -12,6 +12,8 @@ from fastapi import Path
 from pydantic import AfterValidator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from explorer.prefix import below, root_in
+
 IMAGES = "/images/"
 # What may be asked of an image, behind its key.
 VERBS = frozenset({"similar", "classes"})
@@ -53,20 +55,23 @@ class ApiPaths:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            path: str = scope["path"]
+            root, path = root_in(scope), below(scope)
             if path.startswith(ROOTS) and _wants_json(scope):
-                scope["raw_path"] = self._api.encode() + _raw(scope)
-                path = scope["path"] = self._api + path
+                scope["raw_path"] = f"{root}{self._api}".encode() + _raw(scope, root).encode(
+                    "ascii", "replace"
+                )
+                path = self._api + path
+                scope["path"] = root + path
             for prefix in (IMAGES, self._api + IMAGES):
                 if path.startswith(prefix):
-                    scope["path"] = prefix + _fold(_raw(scope).decode("ascii", "replace"), prefix)
+                    scope["path"] = root + prefix + _fold(_raw(scope, root), prefix)
         await self._app(scope, receive, send)
 
 
-def _raw(scope: Scope) -> bytes:
-    """The path as it was sent; servers may leave it out."""
+def _raw(scope: Scope, root: str) -> str:
+    """The path below the prefix as it was sent; servers may leave it out."""
     raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-    return raw.partition(b"?")[0]
+    return raw.partition(b"?")[0].decode("ascii", "replace").removeprefix(root)
 
 
 def _fold(raw: str, prefix: str) -> str:

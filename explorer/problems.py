@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from explorer.prefix import below
 from lookalike import errors
 from lookalike.database import is_away
 from lookalike.reasons import Reason
@@ -56,8 +57,14 @@ class TooManyRequestsError(errors.LookalikeError):
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
+    """`said` is what strangers are told where the words of an error may name files and machines."""
+
     status: int
     name: str
+    said: str | None = None
+
+
+_INTERNAL = "something went wrong here; the log of the explorer says what"
 
 
 # The nearest class counts: subclasses have entries of their own where they differ.
@@ -75,10 +82,12 @@ KINDS: dict[type[Exception], _Kind] = {
     errors.UnknownMapError: _Kind(404, "unknown-map"),
     errors.UnknownDecisionError: _Kind(404, "unknown-decision"),
     errors.OutdatedDecisionError: _Kind(409, "outdated-decision"),
-    errors.EncoderError: _Kind(503, "encoder-unavailable"),
+    errors.EncoderError: _Kind(
+        503, "encoder-unavailable", "the network cannot be used here; the log of the explorer says why"
+    ),
     errors.UnknownEncoderError: _Kind(404, "unknown-encoder"),
     errors.LostLeaseError: _Kind(409, "conflict"),
-    errors.LookalikeError: _Kind(500, "internal"),
+    errors.LookalikeError: _Kind(500, "internal", _INTERNAL),
     BusyError: _Kind(503, "busy"),
     RefusedError: _Kind(403, "refused"),
     UnauthorisedError: _Kind(401, "unauthorised"),
@@ -116,14 +125,14 @@ def describe(error: Exception) -> Problem:
     for known in type(error).__mro__:
         if known in KINDS:
             kind = KINDS[known]
-            return _problem(kind.status, kind.name, str(error))
+            return _problem(kind.status, kind.name, kind.said or str(error))
     if isinstance(error, psycopg.errors.QueryCanceled):
         return _problem(503, "too-slow", "the search took too long: ask for less, or try again later")
     if isinstance(error, psycopg.Error) and is_away(error):
         return _problem(503, "unavailable", "the database is away: try again later")
     if isinstance(error, psycopg.DataError):
         return _problem(422, "invalid-request", "a value is not one that the database takes")
-    return _problem(500, "internal", "something went wrong here; the log of the explorer says what")
+    return _problem(500, "internal", _INTERNAL)
 
 
 def _problem(status: int, name: str, detail: str, reason: str | None = None) -> Problem:
@@ -148,14 +157,14 @@ def answer(request: Request, problem: Problem, headers: dict[str, str] | None = 
         )
     for name, value in {"Cache-Control": "no-store", **(headers or {})}.items():
         response.headers.setdefault(name, value)
-    if problem.status == 503:
+    if problem.status in (429, 503):
         response.headers.setdefault("Retry-After", str(RETRY_SECONDS))
     return response
 
 
 def wants_page(request: Request) -> bool:
     """Whether a browser asks: it names text/html. The API never answers pages."""
-    return not request.url.path.startswith("/api/") and "text/html" in request.headers.get("accept", "")
+    return not below(request.scope).startswith("/api/") and "text/html" in request.headers.get("accept", "")
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -189,9 +198,8 @@ async def _answer_validation(request: Request, error: Exception) -> Response:
 async def _answer_known(request: Request, error: Exception) -> Response:
     problem = describe(error)
     if problem.status >= 500 and not isinstance(error, errors.ImageError):
-        log.warning(
-            "%s %s: %s", request.method, request.url.path, type(error).__name__, exc_info=_trace(error)
-        )
+        asked = f"{request.method} {request.url.path}"
+        log.warning("%s: %s: %s", asked, type(error).__name__, error, exc_info=_trace(error))
     headers = {}
     if isinstance(error, UnauthorisedError):
         headers["WWW-Authenticate"] = 'Basic realm="lookalike", charset="UTF-8"'

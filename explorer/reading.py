@@ -244,7 +244,9 @@ def licences(connection: Connection) -> list[str]:
 # How lists are read -------------------------------------------------------------------------------------------------
 
 
-def rows(connection: Connection, statement: LiteralString, asked: dict[str, Any]) -> list[dict[str, Any]]:
+def rows(
+    connection: Connection, statement: LiteralString | sql.Composed, asked: dict[str, Any]
+) -> list[dict[str, Any]]:
     """The rows of a statement, by the names of their columns."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(statement, asked).fetchall()

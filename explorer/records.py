@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FieldSerializationInfo, field_serializer
 
-from explorer.thumbnails import addresses, public_address
+from explorer.thumbnails import addresses, public_address, under
 
 Item = TypeVar("Item")
 
@@ -22,6 +22,10 @@ class Thumbnail(Record):
 
     small: str | None
     large: str | None
+
+    @field_serializer("small", "large")
+    def _below_the_prefix(self, address: str | None, info: FieldSerializationInfo[Any]) -> str | None:
+        return under((info.context or {}).get("root", ""), address)
 
 
 class Picture(Record):
@@ -126,7 +130,7 @@ class ImageRecord(Picture):
     """All that the archive says of one image."""
 
     access: str | None
-    source: str | None
+    source: str | None = Field(description="what announced it; null unless it is on the web")
     digitised: date
     registered_at: datetime
     changed_at: datetime
@@ -216,6 +220,9 @@ def as_picture(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the database with what `Picture` and its like want; its address only where it may be shown."""
     shown = addresses(row["url"], row["protocol"], row["key"], row.get("kept"))
     known = {name: value for name, value in row.items() if name not in ("url", "protocol", "kept")}
+    if known.get("source"):
+        # A folder or a bucket is nobody's business.
+        known["source"] = public_address(known["source"])
     iiif = row["protocol"] == "iiif"
     public = public_address(row["url"])
     return {

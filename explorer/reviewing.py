@@ -6,6 +6,8 @@ Functions from a connection to records, as in reading.py.
 from dataclasses import asdict
 from typing import Any
 
+from psycopg import sql
+
 from explorer.cursors import read_cursor
 from explorer.reading import QUERIES, page, rows
 from explorer.records import (
@@ -101,8 +103,10 @@ def list_pairs(
     What people called different is none and does not come back.
     """
     distance, a, b = read_cursor(cursor, (-1.0, 0, 0))
-    asked = {"encoder": encoder, "decided": decided, "after_distance": distance, "after_a": a, "after_b": b}
-    found = rows(connection, QUERIES["pairs"], {**asked, "limit": limit + 1})
+    asked = {"encoder": encoder, "after_distance": distance, "after_a": a, "after_b": b, "limit": limit + 1}
+    # Not a parameter: the index of pairs that wait is only for those who ask for them in so many words.
+    which = sql.SQL("true" if decided else "not decided")
+    found = rows(connection, sql.SQL(QUERIES["pairs"]).format(which=which), asked)
     return page(found, limit, _as_pair, lambda row: (row["distance"], row["first_id"], row["second_id"]))
 
 

@@ -90,7 +90,7 @@ class EncoderStatus(Record):
     seconds_left: int | None
     failures: dict[str, int] = Field(description="by reason, the most frequent first")
     chunks: list[ChunkCount]
-    workers: list[WorkerStatus]
+    workers: list[WorkerStatus] | None = Field(description="null for all but operators")
     analyses: list[AnalysisStatus]
     recall_at_10: float | None = Field(
         description="what searches find of the true ten nearest, when last checked"
@@ -116,7 +116,7 @@ class Status(Record):
     """The archive as a whole."""
 
     encoders: list[EncoderStatus]
-    sources: list[SourceStatus]
+    sources: list[SourceStatus] | None = Field(description="null for all but operators")
     manifests_awaited: int
     manifests_failed: int
 
@@ -195,20 +195,23 @@ def _counted(count: _Count) -> Counted:
     return Counted(**asdict(count.books), complete=count.books.complete, counted_at=count.counted_at)
 
 
-def read_status(connection: Connection, keeper: BookKeeper) -> Status:
-    """All of it. `keeper` counts with a connection of its own."""
+def read_status(connection: Connection, keeper: BookKeeper, details: bool) -> Status:
+    """How far the archive is; with `details` also who works and what is read, which names machines, folders and
+    buckets. `keeper` counts with a connection of its own."""
     manifests = awaited.count_awaited(connection)
     names = books.encoder_names(connection)
     active = next(iter(connection.execute("select active_encoder()").fetchone() or ()), None)
     return Status(
-        encoders=[_describe(connection, keeper, name, name == active) for name in names],
-        sources=[SourceStatus(**source) for source in list_sources(connection)],
+        encoders=[_describe(connection, keeper, name, name == active, details) for name in names],
+        sources=[SourceStatus(**source) for source in list_sources(connection)] if details else None,
         manifests_awaited=manifests["awaited"],
         manifests_failed=manifests["failed"],
     )
 
 
-def _describe(connection: Connection, keeper: BookKeeper, name: str, active: bool) -> EncoderStatus:
+def _describe(
+    connection: Connection, keeper: BookKeeper, name: str, active: bool, details: bool
+) -> EncoderStatus:
     left = books.count_left(connection, name)
     speed = books.count_last_minute(connection, name) / 60
     check = index.last_check(connection, name)
@@ -224,13 +227,17 @@ def _describe(connection: Connection, keeper: BookKeeper, name: str, active: boo
             ChunkCount(lane=lane, state=state, chunks=count)
             for lane, state, count in books.count_chunks(connection, name)
         ],
-        workers=[
-            WorkerStatus(**asdict(one), images_per_second=round(one.images_per_second, 2), limit=one.limit)
-            for one in list_workers(connection, name)
-        ],
+        workers=_workers(connection, name) if details else None,
         analyses=[AnalysisStatus(**asdict(one)) for one in analyses.list_standing(connection, name)],
         recall_at_10=check and check.recall_10,
     )
+
+
+def _workers(connection: Connection, encoder: str) -> list[WorkerStatus]:
+    return [
+        WorkerStatus(**asdict(one), images_per_second=round(one.images_per_second, 2), limit=one.limit)
+        for one in list_workers(connection, encoder)
+    ]
 
 
 def list_failures(

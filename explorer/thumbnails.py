@@ -49,6 +49,11 @@ def thumbnail(key: str) -> str:
     return f"/thumbnails/{quote(key, safe='/' if is_plain else '')}"
 
 
+def under(root: str, address: str | None) -> str | None:
+    """A picture's address on a website that has the explorer below a path: our own ones begin with a slash."""
+    return root + address if address and address.startswith("/") else address
+
+
 def public_address(url: str) -> str | None:
     """An address that may be shown: http or https, without passwords and signatures. None for any other.
 

@@ -177,7 +177,8 @@ class Settings(BaseSettings):
     )
     explorer_tokens: dict[str, SecretStr] = Field(
         {},
-        description='who may decide, each with a token: `{"ann": "…"}`; without any, only who sits at this machine',
+        description='who may decide and see what is for operators, each with a token: `{"ann": "…"}`;'
+        " without any, only who sits at this machine",
     )
     explorer_origins: str | None = Field(
         None,
@@ -189,6 +190,9 @@ class Settings(BaseSettings):
     explorer_burst: int = Field(200, ge=1, description="requests from one address at once, before that holds")
     explorer_proxies: str | None = Field(
         None, description="networks of proxies whose X-Forwarded-For is believed: `10.0.0.0/8,127.0.0.1`"
+    )
+    explorer_root_path: str | None = Field(
+        None, description="path of the website that the explorer lies under, as `/lookalike`; none: its root"
     )
     explorer_cache_seconds: int = Field(
         60, ge=0, description="how long browsers and caches may keep answers that change seldom"

@@ -75,7 +75,12 @@ class Bucket:
             from botocore.config import Config
 
             # Thumbnails are worth no long wait; what is missing is made later.
-            config = Config(max_pool_connections=AT_ONCE, connect_timeout=5, read_timeout=20)
+            config = Config(
+                max_pool_connections=AT_ONCE,
+                connect_timeout=5,
+                read_timeout=20,
+                retries={"mode": "standard", "total_max_attempts": 2},
+            )
             self._client = boto3.Session().client("s3", config=config)
         return self._client
 

@@ -66,26 +66,30 @@ class Retried(BaseModel):
 
 
 @router.post("/duplicates", response_model=Decision, status_code=201)
-def decide_pair(archive: AnArchive, who: Decider, said: PairSaid) -> Response:
+def decide_pair(request: Request, archive: AnArchive, who: Decider, said: PairSaid) -> Response:
     """Says whether two images are the same picture; different ones are never paired again."""
     with archive.deciding() as connection:
         decision = deciding.mark_pair(connection, said.first, said.second, said.same, who.called(said.by))
-    return written(decision, 201)
+    return written(request, decision, 201)
 
 
 @router.post("/unwanted", response_model=Decision, status_code=201)
-def decide_unwanted(archive: AnArchive, who: Decider, said: UnwantedSaid) -> Response:
+def decide_unwanted(request: Request, archive: AnArchive, who: Decider, said: UnwantedSaid) -> Response:
     """Says whether an image is unwanted: such images leave all searches that do not ask for them."""
     with archive.deciding() as connection:
         by = who.called(said.by)
-        return written(deciding.decide_unwanted(connection, said.image, said.verdict, by, said.set), 201)
+        return written(
+            request, deciding.decide_unwanted(connection, said.image, said.verdict, by, said.set), 201
+        )
 
 
 @router.post("/clusters/{cluster}/name", response_model=Decision, status_code=201)
-def name_cluster(archive: AnArchive, who: Decider, cluster: Id, said: NameSaid) -> Response:
+def name_cluster(request: Request, archive: AnArchive, who: Decider, cluster: Id, said: NameSaid) -> Response:
     """Gives a cluster a name, which it keeps when clusters are made anew."""
     with archive.deciding() as connection:
-        return written(deciding.name_cluster(connection, cluster, said.name, who.called(said.by)), 201)
+        return written(
+            request, deciding.name_cluster(connection, cluster, said.name, who.called(said.by)), 201
+        )
 
 
 @router.post("/failures/retry", response_model=Retried, status_code=201)
@@ -102,7 +106,7 @@ def retry_failures(request: Request, archive: AnArchive, who: Decider, said: Ret
             said.reasons,
             said.keys,
         )
-    return written(Retried(images=count, decision=decision), 201)
+    return written(request, Retried(images=count, decision=decision), 201)
 
 
 @router.get("/decisions", response_model=Page[Decision])
@@ -115,7 +119,9 @@ def list_decisions(
 
 
 @router.delete("/decisions/{decision}", response_model=Decision)
-def undo(archive: AnArchive, who: Decider, decision: Id) -> Response:
-    """Takes a decision back: what held before holds again, unless something else was decided since."""
+def undo(request: Request, archive: AnArchive, who: Decider, decision: Id) -> Response:
+    """Takes a decision back: what held before holds again, unless something else was decided since. Once more changes
+    nothing, and answers who took it back and when."""
     with archive.deciding() as connection:
-        return written(deciding.undo(connection, decision, who.called(None)))
+        undone, _ = deciding.undo(connection, decision, who.called(None))
+    return written(request, undone)

@@ -11,11 +11,13 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
+from explorer.prefix import root_of
+
 router = APIRouter(include_in_schema=False)
 
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>The API of lookalike</title><link rel="stylesheet" href="/api/docs.css"></head><body><main>
+<title>The API of lookalike</title><link rel="stylesheet" href="{root}/api/docs.css"></head><body><main>
 """
 STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -30,17 +32,17 @@ td, th { text-align: left; vertical-align: top; padding: 0.2rem 1rem 0.2rem 0; b
 @router.get("/docs")
 def describe_api(request: Request) -> Response:
     """The whole description, for people."""
-    document = request.app.openapi()
+    document, root = request.app.openapi(), root_of(request)
     schemas = document.get("components", {}).get("schemas", {})
     parts = [
-        HEAD,
+        HEAD.format(root=root),
         f"<h1>The API of {escape(document['info']['title'])} {escape(document['info']['version'])}</h1>",
         f"<p>{escape(document['info'].get('description', ''))}</p>",
-        '<p>For programs: <a href="/api/openapi.json">openapi.json</a>.</p>',
+        f'<p>For programs: <a href="{root}/api/openapi.json">openapi.json</a>.</p>',
     ]
     for tag, operations in _by_tag(document).items():
         parts.append(f"<section><h2>{escape(tag)}</h2>")
-        parts += [_operation(method, path, one, schemas) for method, path, one in operations]
+        parts += [_operation(method, root + path, one, schemas) for method, path, one in operations]
         parts.append("</section>")
     parts.append("</main></body></html>")
     return HTMLResponse("\n".join(parts), headers={"Cache-Control": "public, max-age=300"})

@@ -1,5 +1,6 @@
 """Search with a picture that is sent, or that lies at an address."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any, BinaryIO
 
@@ -12,6 +13,7 @@ from explorer import reading
 from explorer.answers import written
 from explorer.api.parameters import Count, EncoderName, MaxDistance, filters
 from explorer.archive import AnArchive
+from explorer.limits import client_of
 from explorer.pictures import ThePictures
 from explorer.reading import Filters
 from explorer.records import Neighbours
@@ -60,26 +62,28 @@ class Sent:
     name: str
 
 
-async def sent_picture(request: Request) -> Sent:
-    """The picture of a request, as a form or as JSON."""
+async def sent_picture(request: Request) -> AsyncIterator[Sent]:
+    """The picture of a request, as a form or as JSON; what lies on disk of it goes with the answer."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        form = await request.form(max_files=1, max_fields=10)
-        sent = form.get("picture")
-        if not isinstance(sent, UploadFile):
-            raise ConfigurationError("send the file of a picture as `picture`")
-        return Sent(sent.file, sent.filename or "a picture")
-    if kind == "application/json":
+        async with request.form(max_files=1, max_fields=10) as form:
+            sent = form.get("picture")
+            if not isinstance(sent, UploadFile):
+                raise ConfigurationError("send the file of a picture as `picture`")
+            yield Sent(sent.file, sent.filename or "a picture")
+    elif kind == "application/json":
         try:
             address = Address.model_validate_json(await request.body())
         except ValidationError:
             raise ConfigurationError('write {"url": "https://…"}, the address of a picture') from None
-        return Sent(None, address.url)
-    raise HTTPException(415, 'send a form with the file `picture`, or JSON: {"url": "https://…"}')
+        yield Sent(None, address.url)
+    else:
+        raise HTTPException(415, 'send a form with the file `picture`, or JSON: {"url": "https://…"}')
 
 
 @router.post("/search", response_model=Neighbours, openapi_extra=BODY)
 def search_with_picture(
+    request: Request,
     archive: AnArchive,
     pictures: ThePictures,
     sent: Annotated[Sent, Depends(sent_picture)],
@@ -98,8 +102,10 @@ def search_with_picture(
         books.vectors_table(connection, chosen)
     # No connection is held while the picture is fetched and embedded.
     if sent.file is None:
-        vector = pictures.embed_address(sent.name, chosen)
+        vector = pictures.embed_address(sent.name, chosen, client_of(request.scope))
     else:
         vector = pictures.embed_upload(sent.file, chosen)
     with archive.reading() as connection:
-        return written(reading.nearest(connection, vector, chosen, k, max_distance, wanted, sent.name))
+        return written(
+            request, reading.nearest(connection, vector, chosen, k, max_distance, wanted, sent.name)
+        )

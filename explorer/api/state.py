@@ -5,6 +5,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.concurrency import run_in_threadpool
 
+from explorer.access import FOR_OPERATORS, is_operator
 from explorer.answers import answer
 from explorer.api.parameters import Cursor, EncoderName, Limit
 from explorer.archive import AnArchive
@@ -19,12 +20,14 @@ root = APIRouter(include_in_schema=False)
 
 @router.get("/status", response_model=Status)
 def show_status(request: Request, archive: AnArchive) -> Response:
-    """What is done, failed and open for each encoder, and how fast it goes; sources and workers."""
+    """What is done, failed and open for each encoder, and how fast it goes; to operators also workers and sources."""
+    details = is_operator(request)
     with archive.reading() as connection:
-        return answer(request, read_status(connection, request.app.state.books), keep=False)
+        status = read_status(connection, request.app.state.books, details)
+    return _unshared(answer(request, status, keep=False), details)
 
 
-@router.get("/failures", response_model=Page[FailedImage])
+@router.get("/failures", response_model=Page[FailedImage], dependencies=FOR_OPERATORS)
 def show_failures(
     request: Request,
     archive: AnArchive,
@@ -33,10 +36,19 @@ def show_failures(
     cursor: Cursor = None,
     limit: Limit = 40,
 ) -> Response:
-    """Images without a vector, the latest failure first."""
+    """Images without a vector, the latest failure first. For operators: what went wrong names hosts and files."""
     with archive.reading() as connection:
         chosen = encoder or archive.encoder(connection)
-        return answer(request, list_failures(connection, chosen, reason, cursor, limit), keep=False)
+        found = list_failures(connection, chosen, reason, cursor, limit)
+    return _unshared(answer(request, found, keep=False), True)
+
+
+def _unshared(response: Response, details: bool) -> Response:
+    """What operators see is kept by no cache for others, and what others see is not taken for it."""
+    response.headers["Vary"] += ", Authorization"
+    if details:
+        response.headers["Cache-Control"] = "private, no-cache"
+    return response
 
 
 @root.get("/healthz")
@@ -55,8 +67,8 @@ async def is_ready(archive: AnArchive) -> Response:
     return PlainTextResponse(f"not ready: {fault}\n", 503, headers={**headers, "Retry-After": "5"})
 
 
-@root.get("/metrics")
+@root.get("/metrics", dependencies=FOR_OPERATORS)
 async def show_metrics(request: Request) -> Response:
-    """The figures of this process for Prometheus."""
+    """The figures of this process for Prometheus, which gets them without a token at LOOKALIKE_METRICS_PORT."""
     figures = generate_latest(request.app.state.metrics.registry)
     return Response(figures, media_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorer.pictures import Pictures
-from explorer.problems import BusyError
+from explorer.problems import BusyError, describe
 from explorer.records import ImageRecord
 from lookalike.encoders import class_names, find_encoder
 from lookalike.errors import EncoderError, ImageError
@@ -58,7 +58,7 @@ class Classes:
                 "The network is busy with other pictures: look again in a moment."
             ) from None
         except EncoderError as error:
-            raise UnavailableError(f"The network cannot be asked here: {error}.") from None
+            raise UnavailableError(f"Nothing is told: {describe(error).detail}.") from None
 
 
 def from_labels(record: ImageRecord, encoder: str) -> NDArray[np.float32] | None:

@@ -9,8 +9,9 @@ from fastapi.responses import HTMLResponse
 
 from explorer import reviewing
 from explorer.archive import AnArchive
-from explorer.pages.rendering import render, root_of
+from explorer.pages.rendering import render
 from explorer.pages.tiles import Tile, tiles
+from explorer.prefix import root_of
 from explorer.records import ShownCluster
 from lookalike.cluster_samples import Of
 from lookalike.errors import UnknownEncoderError

@@ -10,13 +10,15 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from explorer import deciding
-from explorer.access import Decider
+from explorer.access import Decider, Who
 from explorer.archive import AnArchive
 from explorer.deciding import Verdict
 from explorer.pages.learning import Learning
-from explorer.pages.rendering import image_address, root_of
-from explorer.pages.undoing import MOST, last_decision, read_numbers, write_numbers
+from explorer.pages.rendering import image_address
+from explorer.pages.undoing import MOST, read_numbers, write_numbers
+from explorer.prefix import root_of
 from explorer.records import Decision
+from lookalike.database import Connection
 from lookalike.errors import ConfigurationError, OutdatedDecisionError
 from lookalike.reasons import Reason
 
@@ -26,19 +28,16 @@ Word = Annotated[str, Form(max_length=4000)]
 
 
 @router.post("/decisions/image")
-def decide_image(request: Request, archive: AnArchive, who: Decider, key: Word, state: Word) -> Response:
-    """An image is unwanted, or fine, or as it was before."""
+def decide_image(
+    request: Request, archive: AnArchive, who: Decider, key: Word, state: Word, decision: Word = ""
+) -> Response:
+    """An image is unwanted, or fine; or the decision with this number is taken back."""
+    back = image_address(key, root_of(request))
     with archive.deciding() as connection:
         if state == "undo":
-            last = last_decision(connection, key)
-            if last is None:
-                raise OutdatedDecisionError(
-                    "nothing was decided of this image here, or it was taken back already"
-                )
-            deciding.undo(connection, last.id, who.name)
-        else:
-            deciding.decide_unwanted(connection, key, _as_verdict(state), who.name)
-    return _to(image_address(key, root_of(request)))
+            return _to(_undone(connection, decision, who, back))
+        deciding.decide_unwanted(connection, key, _as_verdict(state), who.name)
+    return _to(back)
 
 
 @router.post("/decisions/pair")
@@ -104,16 +103,26 @@ def retry(
     with archive.deciding() as connection:
         chunk_size = request.app.state.settings.chunk_size
         deciding.retry(connection, encoder, chunk_size, who.name, known or None, [key] if key else None)
-    return _to(f"{root_of(request)}/status")
+    # Where a browser has shown its token, it shows it again.
+    return _to(f"{root_of(request)}/status{'/details' if who.proven else ''}")
 
 
 @router.post("/decisions/undo")
 def undo(request: Request, archive: AnArchive, who: Decider, decision: Word, back: Word = "") -> Response:
     """What was just decided is taken back, the latest first."""
-    with archive.deciding() as connection, connection.transaction():
-        for number in reversed(read_numbers(decision)):
-            deciding.undo(connection, number, who.name)
-    return _back(request, back, "/", [])
+    with archive.deciding() as connection:
+        return _to(_undone(connection, decision, who, _way_back(request, back, "/")))
+
+
+def _undone(connection: Connection, words: str, who: Who, back: str) -> str:
+    """Takes decisions back by their numbers. Returns the way back, with the numbers where somebody had done so before:
+    the page there says who."""
+    numbers = read_numbers(words)
+    if not numbers:
+        raise ConfigurationError("name the number of the decision that is to be taken back")
+    with connection.transaction():
+        done = [deciding.undo(connection, number, who.name)[1] for number in reversed(numbers)]
+    return back if any(done) else _with_numbers(back, ".".join(map(str, numbers)))
 
 
 @router.post("/unwanted/learn")
@@ -139,15 +148,22 @@ def _as_verdict(word: str) -> Verdict:
 
 def _back(request: Request, back: str, otherwise: str, decisions: list[Decision]) -> Response:
     """Where the form was, with what was decided in the address."""
-    path = back if _is_ours(back) else f"{root_of(request)}{otherwise}"
-    if decisions:
-        path += f"{'&' if '?' in path else '?'}{urlencode({'decision': write_numbers(decisions)})}"
-    return _to(path)
+    path = _way_back(request, back, otherwise)
+    return _to(_with_numbers(path, write_numbers(decisions)) if decisions else path)
 
 
-def _is_ours(path: str) -> bool:
-    """Whether an address that came with a form leads to this site: a path, and no other host's."""
-    return path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+def _way_back(request: Request, back: str, otherwise: str) -> str:
+    root = root_of(request)
+    return back if _is_ours(back, root) else f"{root}{otherwise}"
+
+
+def _with_numbers(path: str, numbers: str) -> str:
+    return f"{path}{'&' if '?' in path else '?'}{urlencode({'decision': numbers})}"
+
+
+def _is_ours(path: str, root: str) -> bool:
+    """Whether an address that came with a form leads to the explorer: a path, and no other host's."""
+    return path.startswith(f"{root}/") and not path.startswith(("//", "/\\")) and path.isprintable()
 
 
 def _to(path: str) -> Response:

@@ -9,9 +9,10 @@ from fastapi.responses import HTMLResponse
 
 from explorer import reviewing
 from explorer.archive import AnArchive, Archive
-from explorer.pages.rendering import render, root_of
+from explorer.pages.rendering import render
 from explorer.pages.tiles import Tile, tile, tiles
 from explorer.pages.undoing import offer_undo
+from explorer.prefix import root_of
 from explorer.records import Page, Pair
 from lookalike.database import Connection
 from lookalike.errors import UnknownEncoderError

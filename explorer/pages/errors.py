@@ -5,7 +5,8 @@ from urllib.parse import unquote
 from fastapi import Request
 from fastapi.responses import Response
 
-from explorer.pages.rendering import render, root_of
+from explorer.pages.rendering import render
+from explorer.prefix import root_of
 from explorer.problems import RETRY_SECONDS, Problem
 
 HEADINGS = {
@@ -14,6 +15,7 @@ HEADINGS = {
     403: "That may not be done from here",
     404: "There is nothing here",
     405: "That cannot be done here",
+    408: "It came too slowly",
     409: "It is no longer so",
     413: "The picture is too large",
     415: "That is no picture we can read",

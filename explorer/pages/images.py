@@ -10,12 +10,13 @@ from explorer import reading
 from explorer.archive import AnArchive, Archive
 from explorer.pages.classes import Classes, UnavailableError, from_labels
 from explorer.pages.plots import plot_classes, plot_features
-from explorer.pages.rendering import image_address, render, root_of
+from explorer.pages.rendering import image_address, render
 from explorer.pages.standing import choices, last_word
 from explorer.pages.tiles import tile, tiles
-from explorer.pages.undoing import QUERIES, last_decision
+from explorer.pages.undoing import QUERIES, last_decision, say_undone
 from explorer.pages.wishes import Wish, read_wish
 from explorer.paths import Key
+from explorer.prefix import root_of
 from explorer.records import ImageRecord
 from explorer.thumbnails import public_address
 from lookalike import books, search
@@ -57,6 +58,7 @@ def _show(request: Request, archive: Archive, key: str) -> HTMLResponse:
         found, nothing = _neighbours(connection, key, encoder, wish)
         licences = reading.licences(connection)
         last = last_decision(connection, key)
+        undone = say_undone(connection, request.query_params.get("decision"))
     shown = tile(image, root)
     asked = urlencode({"encoder": encoder}) if encoder else ""
     return render(
@@ -71,7 +73,8 @@ def _show(request: Request, archive: Archive, key: str) -> HTMLResponse:
         labels=image.labels[:3],
         palette=[(each.colour, each.share) for each in image.palette],
         said=last_word(image),
-        decisions=choices(image, last is not None),
+        decisions=choices(image, last),
+        undone=undone,
         wish=wish,
         licences=licences,
         encoders=encoders,

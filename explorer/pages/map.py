@@ -7,8 +7,9 @@ from fastapi.responses import HTMLResponse
 
 from explorer import mapping
 from explorer.archive import AnArchive
-from explorer.pages.rendering import render, root_of
+from explorer.pages.rendering import render
 from explorer.pages.tiles import Tile, tile, tiles
+from explorer.prefix import root_of
 from explorer.records import Picture, as_picture
 from lookalike import maps
 from lookalike.errors import UnknownMapError

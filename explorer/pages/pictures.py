@@ -9,10 +9,12 @@ from fastapi.responses import HTMLResponse
 
 from explorer import reading
 from explorer.archive import AnArchive, Archive
-from explorer.pages.rendering import render, root_of
+from explorer.limits import client_of
+from explorer.pages.rendering import render
 from explorer.pages.tiles import tiles
 from explorer.pictures import Pictures, ThePictures
-from explorer.problems import BusyError, describe
+from explorer.prefix import root_of
+from explorer.problems import RETRY_SECONDS, BusyError, TooManyRequestsError, describe
 from explorer.records import Neighbours
 from explorer.thumbnails import public_address
 from lookalike import books
@@ -69,8 +71,8 @@ def look(
         )
     words = (file.filename or "A picture") if is_file and file else url
     try:
-        found = _search(archive, pictures, chosen, file if is_file else None, url)
-    except (BusyError, EncoderError, ForbiddenAddressError, ImageError) as error:
+        found = _search(request, archive, pictures, chosen, file if is_file else None, url)
+    except (BusyError, EncoderError, ForbiddenAddressError, ImageError, TooManyRequestsError) as error:
         problem = describe(error)
         why = error.reason.meaning if isinstance(error, ImageError) else problem.detail
         trouble = f"{words} cannot be searched with: {why}."
@@ -92,7 +94,7 @@ def _page(
 ) -> HTMLResponse:
     most = request.app.state.settings.explorer_upload_bytes
     shown = tiles(found.neighbours, root_of(request)) if found else []
-    return render(
+    page = render(
         request,
         "picture.html",
         "/picture",
@@ -106,14 +108,18 @@ def _page(
         impossible=IMPOSSIBLE,
         most_words=f"{most / 2**20:.0f} MB",
     )
+    if status in (429, 503):
+        page.headers["Retry-After"] = str(RETRY_SECONDS)
+    return page
 
 
 def _search(
-    archive: Archive, pictures: Pictures, encoder: str, file: UploadFile | None, url: str
+    request: Request, archive: Archive, pictures: Pictures, encoder: str, file: UploadFile | None, url: str
 ) -> Neighbours:
     # No connection is held while the picture is fetched and embedded.
-    vector = (
-        pictures.embed_address(url, encoder) if file is None else pictures.embed_upload(file.file, encoder)
-    )
+    if file is None:
+        vector = pictures.embed_address(url, encoder, client_of(request.scope))
+    else:
+        vector = pictures.embed_upload(file.file, encoder)
     with archive.reading() as connection:
         return reading.nearest(connection, vector, encoder, FOUND)

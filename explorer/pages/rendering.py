@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from explorer.paths import VERBS
+from explorer.prefix import root_of
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -63,12 +64,6 @@ def render(
     }
     page = _templates.get_template(template).render(known | words)
     return HTMLResponse(page, status, headers={"Cache-Control": "private, no-cache" if kept else "no-store"})
-
-
-def root_of(request: Request) -> str:
-    """The path that the explorer lies under behind a proxy; mostly empty."""
-    root: str = request.scope.get("root_path", "")
-    return root.rstrip("/")
 
 
 def image_address(key: str, root: str = "") -> str:

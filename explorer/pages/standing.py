@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass
 
-from explorer.records import ImageRecord
+from explorer.records import Decision, ImageRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A button: what it says, the state that it gives the image, and the key that presses it."""
+    """A button: what it says, the state that it gives the image, and the key that presses it. `decision` is the number
+    of the one that it takes back, so that to press it twice takes back no other."""
 
     words: str
     state: str
     key: str
     id: str
+    decision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,9 @@ def last_word(image: ImageRecord) -> Said | None:
     return Said(f"{verdict}. {last.decided_by} said so on {last.decided_at:%-d %B %Y at %H:%M}.")
 
 
-def choices(image: ImageRecord, can_undo: bool) -> list[Choice]:
-    """The buttons that change something."""
-    undo = [Choice("Undo", "undo", "z", "undo")] if can_undo else []
+def choices(image: ImageRecord, last: Decision | None) -> list[Choice]:
+    """The buttons that change something; `last` is what can be taken back."""
+    undo = [Choice("Undo", "undo", "z", "undo", last.id)] if last else []
     if image.unwanted:
         return [Choice("Fine", "fine", "f", "fine"), *undo]
     candidate = any(one.state == "candidate" for one in image.standing)

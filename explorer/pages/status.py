@@ -7,9 +7,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from explorer.archive import AnArchive
-from explorer.pages.rendering import render, root_of
+from explorer.access import FOR_OPERATORS, is_operator
+from explorer.archive import AnArchive, Archive
+from explorer.pages.rendering import render
 from explorer.pages.tiles import tile
+from explorer.prefix import root_of
 from explorer.status import (
     EncoderStatus,
     FailedImage,
@@ -45,28 +47,38 @@ class Encoder:
 
 @router.get("/status")
 def show(request: Request, archive: AnArchive) -> HTMLResponse:
-    """All of it."""
+    """How far it is; all of it to operators."""
+    return _page(request, archive, is_operator(request))
+
+
+@router.get("/status/details", dependencies=FOR_OPERATORS)
+def show_details(request: Request, archive: AnArchive) -> HTMLResponse:
+    """All of it: here a browser asks its operator for the token."""
+    return _page(request, archive, True)
+
+
+def _page(request: Request, archive: Archive, details: bool) -> HTMLResponse:
+    reasons: list[dict[str, Any]] = []
     with archive.reading() as connection:
-        status = read_status(connection, request.app.state.books)
-        reasons = [
-            reason for one in status.encoders for reason in _reasons(connection, one, root_of(request))
-        ]
-    return render(request, "status.html", "/status", **_live(status), reasons=reasons)
+        status = read_status(connection, request.app.state.books, details)
+        for one in status.encoders if details else ():
+            reasons += _reasons(connection, one, root_of(request))
+    return render(request, "status.html", "/status", **_live(status), reasons=reasons, details=details)
 
 
 @router.get("/status/live")
 def show_live(request: Request, archive: AnArchive) -> HTMLResponse:
     """What changes by itself."""
     with archive.reading() as connection:
-        status = read_status(connection, request.app.state.books)
+        status = read_status(connection, request.app.state.books, is_operator(request))
     return render(request, "live.html", "/status", **_live(status))
 
 
 def _live(status: Status) -> dict[str, Any]:
     return {
         "encoders": [_encoder(one) for one in status.encoders],
-        "workers": [_worker(worker, one.name) for one in status.encoders for worker in one.workers],
-        "sources": [_source(one) for one in status.sources],
+        "workers": [_worker(worker, one.name) for one in status.encoders for worker in one.workers or ()],
+        "sources": [_source(one) for one in status.sources or ()],
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from explorer.pages.rendering import image_address
 from explorer.pages.shapes import shape, size
 from explorer.records import Picture
-from explorer.thumbnails import LARGE, SMALL, thumbnail
+from explorer.thumbnails import LARGE, SMALL, thumbnail, under
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Tile:
 def tile(picture: Picture, root: str, number: str | None = None) -> Tile:
     """A picture for a page."""
     ours = root + thumbnail(picture.key)
-    small, large = (_under(root, one) for one in (picture.thumbnail.small, picture.thumbnail.large))
+    small, large = (under(root, one) for one in (picture.thumbnail.small, picture.thumbnail.large))
     href = image_address(picture.key, root)
     return Tile(
         picture.key,
@@ -61,11 +61,6 @@ def tile(picture: Picture, root: str, number: str | None = None) -> Tile:
 def tiles(pictures: Iterable[Picture], root: str) -> list[Tile]:
     """Pictures for a wall; those that have a distance show it."""
     return [tile(one, root, _number(getattr(one, "distance", None))) for one in pictures]
-
-
-def _under(root: str, address: str | None) -> str | None:
-    """An address for a page; those of our own begin with a slash."""
-    return root + address if address and address.startswith("/") else address
 
 
 def _number(distance: float | None) -> str | None:

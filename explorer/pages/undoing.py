@@ -21,9 +21,9 @@ _VERDICTS = {
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """The button: which decisions it takes back, and where it leads then."""
+    """The button: which decisions it takes back, and where it leads then. None: they were taken back already."""
 
-    decision: str
+    decision: str | None
     sentence: str
     back: str
 
@@ -40,20 +40,35 @@ def read_numbers(words: str | None) -> list[int]:
 
 
 def offer_undo(connection: Connection, words: str | None, back: str) -> Undo | None:
-    """What was decided, in a sentence, with the way back; None when there is nothing to take back."""
+    """What was decided, in a sentence, with the way back; None when nothing was."""
     numbers = read_numbers(words)
     if not numbers:
         return None
     found = [Decision(**row) for row in rows(connection, QUERIES["decisions"], {"ids": numbers})]
     if not found:
         return None
-    return Undo(write_numbers(found), _sentence(found), back)
+    holding = [one for one in found if one.undone_at is None]
+    if not holding:
+        return Undo(None, f"{_sentence(found)} {_taken_back(found[-1])}", back)
+    return Undo(write_numbers(holding), _sentence(holding), back)
 
 
 def last_decision(connection: Connection, key: str) -> Decision | None:
     """What somebody said last of an image in the explorer, and nobody took back."""
     found = rows(connection, QUERIES["last_decision"], {"key": key})
     return Decision(**found[0]) if found else None
+
+
+def say_undone(connection: Connection, words: str | None) -> str | None:
+    """That a decision in the address of a page was taken back already; None when it was not, or there is none."""
+    undo = offer_undo(connection, words, "")
+    return undo.sentence if undo is not None and undo.decision is None else None
+
+
+def _taken_back(decision: Decision) -> str:
+    assert decision.undone_at is not None
+    when = f"{decision.undone_at:%-d %B %Y at %H:%M}"
+    return f"{decision.undone_by} took this back already, on {when}; nothing more was changed."
 
 
 def _sentence(decisions: list[Decision]) -> str:

@@ -8,9 +8,10 @@ from fastapi.responses import HTMLResponse
 
 from explorer import reviewing
 from explorer.archive import AnArchive
-from explorer.pages.rendering import render, root_of
+from explorer.pages.rendering import render
 from explorer.pages.tiles import tiles
 from explorer.pages.undoing import offer_undo
+from explorer.prefix import root_of
 from explorer.records import Page, UnwantedImage, UnwantedSet
 from lookalike.unwanted import State
 

@@ -8,8 +8,9 @@ from fastapi.responses import HTMLResponse
 
 from explorer import reading
 from explorer.archive import AnArchive
-from explorer.pages.rendering import render, root_of
+from explorer.pages.rendering import render
 from explorer.pages.tiles import tiles
+from explorer.prefix import root_of
 from explorer.records import Page, Picture
 from lookalike.errors import ConfigurationError
 

@@ -58,7 +58,11 @@ STOPSIGNAL SIGTERM
 FROM runtime AS explorer
 LABEL org.opencontainers.image.title="lookalike explorer" \
       org.opencontainers.image.description="The web page and HTTP API; searches with pictures on the processor"
+# Figures have a port of their own, which is not to be published.
+ENV LOOKALIKE_METRICS_PORT=9464 \
+    LOOKALIKE_METRICS_ADDRESS=0.0.0.0
 EXPOSE 8080
+EXPOSE 9464
 HEALTHCHECK --interval=30s --timeout=10s --start-period=2m --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/readyz', timeout=8)"]
 CMD ["lookalike", "serve", "--host", "0.0.0.0", "--port", "8080"]

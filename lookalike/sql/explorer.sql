@@ -166,10 +166,16 @@ where c.cluster = %(cluster)s
 order by m.distance, m.work limit %(limit)s
 
 -- name: pairs
--- Pairs of near-duplicates, nearest first, behind one of them: all, or those that nobody has decided about.
+-- Pairs of near-duplicates, nearest first, behind one of them, with what people said of them: all, or those that wait for
+-- it. They are read by an index, that of pairs which wait where those are asked for, before anything is joined: what it
+-- costs does not grow with those that were decided.
 select p.a as first_id, p.b as second_id, p.distance, p.likeness, p.turn, m.same, m.marked_by, m.marked_at,
     to_jsonb(x) as first, to_jsonb(y) as second
-from duplicate_pairs p
+from (
+    select a, b, distance, likeness, turn from duplicate_pairs
+    where encoder = %(encoder)s and {which}
+      and (distance, a, b) > (%(after_distance)s::real, %(after_a)s::bigint, %(after_b)s::bigint)
+    order by distance, a, b limit %(limit)s) p
 left join marked_pairs m on m.a = p.a and m.b = p.b
 cross join lateral (
     select key, url, protocol, work, title, licence, credit, aspect_ratio, average_colour,
@@ -177,9 +183,7 @@ cross join lateral (
 cross join lateral (
     select key, url, protocol, work, title, licence, credit, aspect_ratio, average_colour,
         thumbnail_of(id) as kept from images where id = p.b) y
-where p.encoder = %(encoder)s and (%(decided)s or m.same is null)
-  and (p.distance, p.a, p.b) > (%(after_distance)s::real, %(after_a)s::bigint, %(after_b)s::bigint)
-order by p.distance, p.a, p.b limit %(limit)s
+order by p.distance, p.a, p.b
 
 -- name: copies_of
 -- The near-duplicates of an image, nearest first.
@@ -257,7 +261,7 @@ select kind, subject from decisions where id = %(id)s
 
 -- name: take_decision
 -- A decision that is to be taken back, and whether it is the latest of its subject that holds. Nobody else takes it back.
-select d.kind, d.subject, d.verdict, d.before, d.undone_at is not null as undone, exists (
+select d.id, d.kind, d.subject, d.verdict, d.decided_by, d.decided_at, d.undone_by, d.undone_at, d.before, exists (
     select from decisions l where l.kind = d.kind and l.subject = d.subject and l.undone_at is null and l.id > d.id) as outdated
 from decisions d where d.id = %(id)s for update
 

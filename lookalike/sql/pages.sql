@@ -1,7 +1,7 @@
 -- name: decisions
--- Decisions by their numbers, as far as they still hold.
+-- Decisions by their numbers, those that were taken back as well.
 select id, kind, subject, verdict, decided_by, decided_at, undone_by, undone_at from decisions
-where id = any(%(ids)s::bigint[]) and undone_at is null order by id
+where id = any(%(ids)s::bigint[]) order by id
 
 -- name: last_decision
 -- What was decided last of an image and was not taken back.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import hypothesis
 import psycopg
 import pytest
@@ -23,6 +24,7 @@ from lookalike.database import Connection
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from tests.explorer_archive import fill, filled_database
+from tests.explorer_servers import listening
 
 API = "/api/v1"
 TOKENS = {"ann": "a-long-token", "bob": "another-token"}
@@ -178,6 +180,43 @@ def test_what_a_cache_has_is_not_sent_again(client: TestClient) -> None:
     other = client.get(f"{API}/images/image/00003/similar", headers={"If-None-Match": first.headers["etag"]})
     assert other.status_code == 200
     assert client.get(f"{API}/duplicates").headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize(
+    ("path", "accept"),
+    [
+        (f"{API}/images/image/00001", "*/*"),
+        (f"{API}/images/nobody", "*/*"),
+        ("/images/image/00001", "application/json"),
+        ("/", "text/html"),
+        ("/static/pages.js", "*/*"),
+        ("/thumbnails/waiting/similar", "*/*"),
+        ("/healthz", "*/*"),
+        ("/api/docs", "*/*"),
+        ("/nothing", "text/html"),
+        ("/decisions/image", "text/html"),
+    ],
+)
+def test_head_is_answered_as_get_is(client: TestClient, path: str, accept: str) -> None:
+    """The same status and headers without a body, over the API, pages, files and errors."""
+    whole = client.get(path, headers={"Accept": accept})
+    head = client.head(path, headers={"Accept": accept})
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    # A wall is of random images.
+    assert {
+        name: value for name, value in head.headers.items() if path != "/" or name != "content-length"
+    } == {name: value for name, value in whole.headers.items() if path != "/" or name != "content-length"}
+
+
+def test_a_server_sends_no_body_for_head(archive_url: str) -> None:
+    """Over a real connection, which goes on to be of use: the length is that of GET, and nothing follows."""
+    with listening(archive_url) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as asking:
+        whole = asking.get(f"{API}/images/image/00001")
+        for _ in range(2):
+            head = asking.head(f"{API}/images/image/00001")
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-length"] == str(len(whole.content))
+        assert 'method="HEAD",route="/api/v1/images/{key}"' in asking.get("/metrics").text
 
 
 def test_status_and_figures(client: TestClient) -> None:
@@ -344,7 +383,7 @@ def test_the_documentation_names_what_there_is(client: TestClient) -> None:
     text = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
     paths = {path.removeprefix(API) for path in client.get("/api/openapi.json").json()["paths"]}
     named = set(re.findall(r"`(?:GET |POST |DELETE )?(?:/api/v1)?(/[a-z/{}]+)(?:\?q=)?`", text))
-    assert named - paths <= {"/healthz", "/readyz", "/metrics", "/api/docs", "/api/v", "/search"} | {
+    assert named - paths <= {"/healthz", "/readyz", "/metrics", "/status/details", "/api/docs", "/search"} | {
         each for each in named if each.startswith("/api")
     }
     assert paths - named <= {"/clusters/{cluster}/members"}

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from psycopg import sql
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from explorer import deciding
 from explorer.access import is_local
+from explorer.reading import QUERIES
 from lookalike import search
 from lookalike.database import Connection, connect
 from tests.explorer_archive import add_analyses, fill
@@ -121,9 +123,49 @@ def test_a_pair_is_the_same_picture_or_not(client: TestClient, connection: Conne
     other = client.post(f"{API}/duplicates", json={**keys, "same": not same}).json()["id"]
     assert client.delete(f"{API}/decisions/{said.json()['id']}").status_code == 409
     assert client.delete(f"{API}/decisions/{other}").status_code == 200
-    assert client.delete(f"{API}/decisions/{other}").status_code == 409
     assert client.delete(f"{API}/decisions/{said.json()['id']}").status_code == 200
     assert pairs_state(connection) == before
+
+
+def test_pairs_that_wait_are_found_past_all_that_were_decided(
+    client: TestClient, connection: Connection
+) -> None:
+    """What it costs to read them does not grow with decisions, whoever made these, and in whatever order."""
+    connection.execute(
+        "delete from duplicate_pairs;"
+        "insert into marked_pairs (a, b, same, marked_by) select 1, n, true, 'ann' from generate_series(2, 30) n;"
+        "insert into duplicate_pairs (encoder, a, b, distance) select 'tiny', a, b, (60 * a + b) / 10000.0"
+        " from generate_series(1, 60) a, generate_series(1, 60) b where a < b;"
+        "insert into marked_pairs (a, b, same, marked_by) select a, b, true, 'ann' from duplicate_pairs"
+        " where a < 50 on conflict do nothing;"
+        "delete from marked_pairs where (a, b) = (7, 8)"
+    )
+    connection.execute("vacuum analyze duplicate_pairs, marked_pairs, images")
+    waiting = [(one["first"]["key"], one["second"]["key"]) for one in collect(client, "/duplicates", limit=7)]
+    assert len(waiting) == 1 + 55
+    assert waiting[0] == ("image/00005", "image/00006")
+    asked = {"encoder": "tiny", "after_distance": -1.0, "after_a": 0, "after_b": 0, "limit": 2}
+    query = sql.SQL(QUERIES["pairs"]).format(which=sql.SQL("not decided"))
+    connection.execute("set enable_seqscan = off")
+    explained = sql.SQL("explain (analyze, buffers, format json) ") + query
+    connection.execute(query, asked)  # what a session reads once
+    ((plan,),) = connection.execute(explained, asked).fetchone() or (({},),)
+    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 60
+
+
+def test_a_decision_is_taken_back_once(client: TestClient, connection: Connection) -> None:
+    """To ask twice changes nothing more, and both times answers who took it back and when; so do two at once."""
+    keys = {"first": "image/00000", "second": "image/00001"}
+    numbers = [
+        client.post(f"{API}/duplicates", json={**keys, "same": one}).json()["id"] for one in (True, False)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: client.delete(f"{API}/decisions/{numbers[1]}"), range(4)))
+    assert {one.status_code for one in answers} == {200}
+    assert len({one.text for one in answers}) == 1
+    assert answers[0].json()["undone_by"] == "local"
+    holding = connection.execute("select id from decisions where undone_at is null").fetchall()
+    assert holding == [(numbers[0],)]
 
 
 def test_what_is_decided_meanwhile_is_not_undone(

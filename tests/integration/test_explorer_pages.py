@@ -145,10 +145,44 @@ def test_an_image_is_unwanted_and_as_before(client: TestClient, reader: Connecti
     assert '"/images/image/00005"' not in client.get("/search?q=image/00005").text
     kept = reader.execute("select verdict, decided_by from decisions order by id desc limit 1").fetchone()
     assert kept == ("unwanted", "local")
-    client.post("/decisions/image", data={"key": "image/00005", "state": "undo"})
+    assert client.post("/decisions/image", data={"key": "image/00005", "state": "undo"}).status_code == 422
+    numbers = re.search(r'name="decision" value="(\d+)"', page)
+    assert numbers
+    client.post("/decisions/image", data={"key": "image/00005", "state": "undo", "decision": numbers[1]})
     assert "searches leave it out" not in client.get("/images/image/00005").text
-    again = client.post("/decisions/image", data={"key": "image/00005", "state": "undo"})
-    assert again.status_code == 409
+
+
+def test_undo_pressed_twice_takes_back_one_decision(client: TestClient, reader: Connection) -> None:
+    """The form names what it takes back: a second press says that this was done, and the decision before it holds."""
+    for verdict in ("unwanted", "fine"):
+        client.post("/decisions/image", data={"key": "image/00008", "state": verdict})
+    number = re.search(r'name="decision" value="(\d+)"', client.get("/images/image/00008").text)
+    assert number
+    form = {"key": "image/00008", "state": "undo", "decision": number[1]}
+    assert client.post("/decisions/image", data=form).headers["location"] == "/images/image/00008"
+    again = client.post("/decisions/image", data=form)
+    assert again.status_code == 303
+    page = client.get(again.headers["location"]).text
+    assert "local took this back already" in page
+    assert "searches leave it out" in page
+    # What is left can be taken back as well.
+    left = re.search(r'name="decision" value="(\d+)"', page)
+    assert left
+    client.post("/decisions/image", data={**form, "decision": left[1]})
+    assert "searches leave it out" not in client.get("/images/image/00008").text
+    pair = {"first": "image/00040", "second": "image/00041", "back": "/duplicates"}
+    said = [client.post("/decisions/pair", data={**pair, "verdict": one}) for one in ("same", "different")]
+    number = re.search(r"decision=(\d+)", said[1].headers["location"])
+    assert number
+    for _ in range(2):
+        again = client.post("/decisions/undo", data={"decision": number[1], "back": "/duplicates"})
+    page = client.get(again.headers["location"]).text
+    assert "local took this back already" in page
+    assert 'action="/decisions/undo"' not in page
+    kept = reader.execute(
+        "select same from marked_pairs m join images i on i.id = m.a where key = 'image/00040'"
+    )
+    assert kept.fetchall() == [(True,)]
 
 
 def test_images_of_a_set_are_decided_together_and_taken_back_together(

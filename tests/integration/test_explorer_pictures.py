@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image as Pictures
@@ -29,7 +30,7 @@ from tests.conftest import new_database
 from tests.factories import checksum
 from tests.integration.test_explorer_api import API, opened
 from tests.pictures import bomb, jpeg, near_copy, photographs
-from tests.servers import http_server, watched_server
+from tests.servers import Misbehaving, http_server, misbehaving_server, wait_until, watched_server
 from workers.picture import PictureEncoder
 
 ENCODER = "efficientnet-lite0"
@@ -166,6 +167,56 @@ def test_when_many_wait_others_are_told_to_come_back(archive_url: str) -> None:
         assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 503)
         figures = client.get("/metrics").text
         assert 'lookalike_explorer_pictures_total{outcome="busy",way="upload"}' in figures
+
+
+def keep_waiting(site: Misbehaving) -> None:
+    """Says nothing until the test is over with it, then hangs up."""
+    handler = site.handler
+    assert handler is not None
+    site.is_over.wait(60)
+    handler.close_connection = True
+
+
+def test_slow_hosts_hold_up_nobody_else(archive_url: str) -> None:
+    """Visitors who name hosts that do not answer wait alone, few at once and two of one client; uploads and neighbours
+    go on."""
+    with (
+        misbehaving_server() as host,
+        ThreadPoolExecutor(4) as pool,
+        opened(
+            archive_url,
+            explorer_rate=0,
+            explorer_searches=2,
+            explorer_proxies="127.0.0.1",
+            allow_networks="private",
+        ) as client,
+    ):
+        host.misdeed = keep_waiting
+        body = {"url": f"{host.url}/a.jpg"}
+
+        def name_a_slow_host(visitor: str) -> httpx.Response:
+            return client.post(f"{API}/search", json=body, headers={"X-Forwarded-For": visitor})
+
+        waiting = []
+        try:
+            for number, visitor in enumerate(["192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"], 1):
+                if number == 3:
+                    refused = [name_a_slow_host("192.0.2.1")]
+                waiting.append(pool.submit(name_a_slow_host, visitor))
+                wait_until(lambda: len(host.asked) == len(waiting), 20, "the host")
+            refused += [name_a_slow_host(f"192.0.2.{number}") for number in range(10, 13)]
+            form = client.post("/picture/search", data=body, headers={"Accept": "text/html"})
+            assert send(client, jpeg(photographs()[3])).status_code == 200
+            assert client.get(f"{API}/images/photo/01/similar").status_code == 200
+            assert not any(one.done() for one in waiting)
+        finally:
+            host.is_over.set()
+        assert [one.result().status_code for one in waiting] == [502] * 4
+    assert [one.status_code for one in refused] == [429, 503, 503, 503]
+    for one in refused:
+        assert one.headers["content-type"] == "application/problem+json"
+        assert one.headers["retry-after"] == "5"
+    assert (form.status_code, form.headers["retry-after"]) == (503, "5")
 
 
 def test_another_encoder_must_be_one_of_the_archive(client: TestClient) -> None:

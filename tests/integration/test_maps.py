@@ -2,7 +2,9 @@
 
 import struct
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -183,3 +185,26 @@ def test_the_page_shows_the_map_in_squares(client: TestClient, archived: Connect
     inside = client.get(f"/map?square={number}", headers={"Accept": "text/html"}).text
     assert inside.count('href="/images/image/') >= 1
     assert client.get("/map?square=36", headers={"Accept": "text/html"}).status_code == 422
+
+
+def test_those_who_wait_for_the_points_hold_no_connection(
+    archived: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one packs the map for many, the connections are there for all others."""
+    maps.make(archived, "tiny")
+    packing, go_on, pack = threading.Event(), threading.Event(), maps.pack
+
+    def slowly(points: Sequence[maps.Point]) -> bytes:
+        packing.set()
+        assert go_on.wait(20)
+        return pack(points)
+
+    monkeypatch.setattr(maps, "pack", slowly)
+    app = create_app(Settings(_env_file=None, explorer_rate=0, explorer_connections=2), database_url)
+    with TestClient(app) as client, ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(client.get, "/api/v1/map/points") for _ in range(4)]
+        assert packing.wait(10)
+        time.sleep(0.3)
+        assert client.get("/api/v1/random").status_code == 200
+        go_on.set()
+        assert [one.result().status_code for one in asked] == [200] * 4

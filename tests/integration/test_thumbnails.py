@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import numpy as np
 import pytest
+from botocore.exceptions import ClientError
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
@@ -20,12 +21,12 @@ from lookalike.encoders import EncoderSpec, find_encoder
 from lookalike.errors import ConfigurationError
 from lookalike.images import Image, Removal
 from lookalike.settings import Settings
-from lookalike.thumbnail_places import Folder
+from lookalike.thumbnail_places import Bucket, Folder
 from lookalike.thumbnails import Cache, Thumbnail, open_cache
 from orchestrator.upkeep import sweep_thumbnails
 from tests.conftest import embedded_settings
 from tests.factories import TINY
-from tests.servers import aws_server, http_server
+from tests.servers import aws_server, http_server, watched_server
 from workers.embedder import Embedder
 from workers.fetch import Fetcher
 from workers.keeping import Keeper
@@ -375,3 +376,14 @@ def test_settings_that_lead_nowhere_are_refused(settings: Settings) -> None:
     for wrong in ("s3://", "https://example.org/x", "file://host/x"):
         with pytest.raises(ConfigurationError, match="LOOKALIKE_THUMBNAILS"):
             open_cache(settings.model_copy(update={"thumbnails": wrong}))
+
+
+def test_a_bucket_that_is_in_trouble_is_asked_twice_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A visitor waits for the picture: rather its colours than all the patience that boto3 has."""
+    with watched_server(lambda _: (503, b"", {})) as storage:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", storage.url)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            monkeypatch.setenv(name, "test-1")
+        with pytest.raises(ClientError):
+            Bucket("thumbnails", "").read("0/1.jpg")
+        assert len(storage.asked) == 2

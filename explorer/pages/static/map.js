@@ -107,7 +107,7 @@ class Details {
       picture.onerror = null;
       picture.src = ours;
     };
-    picture.src = small ? (small.startsWith("/") ? this.root + small : small) : ours;
+    picture.src = small || ours;
     this.pictures.set(image, kept);
     if (this.pictures.size > KEPT) this.pictures.delete(this.pictures.keys().next().value);
     return null;
