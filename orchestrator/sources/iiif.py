@@ -199,7 +199,7 @@ class Crawl:
     ) -> Iterator[Announcement | AwaitedManifest | Checkpoint]:
         """Yields the images of a collection: its own members, then those of its pages."""
         self._seen.update({hash(address), hash(identifier(document))})
-        for number, member in enumerate(self._members(document, address)):
+        for number, (member, base) in enumerate(self._members(document, address)):
             if isinstance(member, Refused):
                 yield member
                 continue
@@ -207,7 +207,7 @@ class Crawl:
             if self._is_done(step):
                 continue
             self._way.append(step)
-            yield from self._member(member, address, described)
+            yield from self._member(member, _resolved(base, member), address, described)
             if self.name and not self.resume:
                 yield self._checkpoint()
             self._way.pop()
@@ -231,8 +231,9 @@ class Crawl:
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint({"iiif": self.name, "path": [[step.number, step.member] for step in self._way]})
 
-    def _members(self, document: Resource, address: str) -> Iterator[object]:
-        """Yields the members of a collection and of its pages, and a Refused for a page that cannot be read.
+    def _members(self, document: Resource, address: str) -> Iterator[tuple[object, str]]:
+        """Yields the members of a collection and of its pages, each with the address of what names it, and a Refused
+        for a page that cannot be read.
 
         Raises PassingError when the host of a page fails for longer than a document is worth.
         """
@@ -243,26 +244,26 @@ class Crawl:
             for name in _MEMBERS:
                 for member in as_list(document.get(name)):
                     if not (identifier(member) and identifier(member) in listed):
-                        yield member
+                        yield member, base
                     listed.add(identifier(member))
             links = filter(None, (document.get("first"), document.get("next")))
             found = [(page, _resolved(base, page)) for page in links]
-            following, base = next(((page, at) for page, at in found if at not in pages), (None, base))
+            following, at = next(((page, at) for page, at in found if at not in pages), (None, ""))
             if following is None:
                 return
-            pages.add(base)
+            pages.add(at)
+            base = at or base
             try:
-                document = following if _is_embedded(following) else self._load(base, is_page=True)
+                document = following if _is_embedded(following) else self._load(at, is_page=True)
             except PassingError:
                 raise
             except SourceError as error:
-                yield refused(base, error)
+                yield refused(at, error), base
                 return
 
     def _member(
-        self, member: object, parent: str, described: Described | None
+        self, member: object, address: str, parent: str, described: Described | None
     ) -> Iterator[Announcement | AwaitedManifest | Checkpoint]:
-        address = _resolved(parent, member)
         if isinstance(member, dict) and _is_embedded(member):
             try:
                 yield from self.read(member, address or parent, described)

@@ -558,7 +558,7 @@ def until_it_breaks(spec: str) -> list[Notice]:
     found: list[Notice] = []
     with suppress(SourceError):
         for each in read_source(spec, SETTINGS):
-            found.append(each)  # noqa: PERF402 - extend would lose it
+            found.append(each)
     return found
 
 

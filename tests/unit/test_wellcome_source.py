@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lookalike.errors import SourceError
-from lookalike.images import Image
+from lookalike.images import AwaitedManifest, Image
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from orchestrator.sources import open_source, read_source, source_name
@@ -172,6 +172,33 @@ def test_every_page_of_every_book(settings: Settings, site: Site) -> None:
         (f"{site.url}/presentation/v3/html", Reason.UNREADABLE_MANIFEST),
     ]
     assert site.asked.count("/presentation/v3/b1") == 1
+
+
+@pytest.mark.parametrize("how", ["api", "snapshot"])
+def test_manifests_whose_host_fails_for_the_moment_are_awaited(
+    settings: Settings, site: Site, how: str
+) -> None:
+    """They keep what the catalogue says of their work, and the position lies behind it."""
+    records = [work("one", location("b1", "iiif-presentation")), work("two", location("m2"))]
+    site.pages = {"/presentation/v3/b1": (429, {"Retry-After": "0"}, b"")}
+    serve_list(site, "/catalogue/v2/works", records)
+    spec = f"{site.url}/catalogue/v2/works"
+    if how == "snapshot":
+        site.files["/works.json.gz"] = snapshot(site, records)
+        spec = f"{site.url}/works.json.gz"
+    found = list(read_source(spec, settings))
+    assert keys(found) == ["m2"]
+    assert len(checkpoints(found)) == 2
+    (awaited,) = [each for each in found if isinstance(each, AwaitedManifest)]
+    assert awaited == AwaitedManifest(
+        f"{site.url}/presentation/v3/b1",
+        f"{site.url}/presentation/v3/b1",
+        None,
+        None,
+        whole=False,
+        described={"work": "one", "title": "Title one", "licence": "pdm", "access": "open"},
+        detail=f"{site.url}/presentation/v3/b1 answered 429 Too Many Requests; try again later",
+    )
 
 
 def test_an_image_with_a_manifest_alone(settings: Settings, site: Site) -> None:
