@@ -196,7 +196,7 @@ def _gone(
     removals = [Removal(work=work, kept=kept, as_of=as_of) for work in sorted(works)]
     hidden = {each.where.rstrip("/").rpartition("/")[2] for each in refused}
     named = awaited.works_of(connection, sorted(kept | hidden | {f"{due.identifier}_0001.jp2"}))
-    elsewhere = sorted(set(named.values()) - works)
+    elsewhere = sorted({*named.values(), *filter(None, [due.described.get("work")])} - works)
     for key in awaited.siblings(connection, elsewhere, f"{due.identifier}_"):
         if key not in kept:
             removals.append(Removal(key=key, as_of=as_of))
