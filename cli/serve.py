@@ -3,26 +3,42 @@
 import logging
 import signal
 import socket
+import threading
 from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.session import Session, log_to_terminal, open_session
-from lookalike.errors import ConfigurationError
+from lookalike.errors import AwayError, ConfigurationError
 
 Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")]
 
 
 def serve(host: Host = "127.0.0.1", port: Port = 8080) -> None:
-    """Serves the explorer: pages, and the API below /api. Ends on SIGTERM or Ctrl-C."""
+    """Serves the explorer: pages, and the API below /api. Ends on SIGTERM or Ctrl-C.
+
+    A database that is away is waited for.
+    """
     log_to_terminal(logging.INFO)
-    run_server(open_session(), host, port)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        session = open_session(stop)
+    except AwayError:
+        if stop.is_set():
+            return
+        raise
+    run_server(session, host, port, stop)
 
 
-def run_server(session: Session, host: str, port: int) -> None:
-    """Serves until SIGTERM or Ctrl-C. Raises ConfigurationError when the address is taken, or packages lack."""
+def run_server(session: Session, host: str, port: int, stop: threading.Event | None = None) -> None:
+    """Serves until SIGTERM or Ctrl-C, unless `stop` is set before it can.
+
+    Raises ConfigurationError when the address is taken, or packages lack.
+    """
     try:
         import uvicorn
 
@@ -59,6 +75,7 @@ def run_server(session: Session, host: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
-        Server(config).run([listening])
+        if stop is None or not stop.is_set():
+            Server(config).run([listening])
     finally:
         listening.close()

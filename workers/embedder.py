@@ -19,8 +19,8 @@ from psycopg_pool import ConnectionPool
 from lookalike import analyses, archive, ledger, limits, logs, sweeping, tracing
 from lookalike.calibration import Calibration
 from lookalike.contract import check_contract
-from lookalike.database import await_connection, connect, make_pool
-from lookalike.encoders import find_encoder
+from lookalike.database import connect, make_pool, wait_out
+from lookalike.encoders import EncoderSpec, find_encoder
 from lookalike.envelope import refusals
 from lookalike.errors import ContractError, LostLeaseError
 from lookalike.hosts import SharedHosts
@@ -35,7 +35,7 @@ from workers import metrics
 from workers.fetch import Fetcher
 from workers.gate import TurnedAway
 from workers.keeping import Keeper
-from workers.network import Fingerprint, check_fingerprint, load_encoder
+from workers.network import Encoder, Fingerprint, check_fingerprint, load_encoder
 from workers.patience import in_database
 from workers.pipeline import Pipeline, Work
 from workers.thumbnail import missed
@@ -80,20 +80,9 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
     spec = find_encoder(settings.encoder)
     cache = open_cache(settings)
     encoder = load_encoder(spec.name, settings)
-    lifeline = await_connection(database_url, application_name="lookalike worker")
-    if files := missing(lifeline):
-        raise ContractError(f"the database lacks {len(files)} migrations: run `lookalike migrate` first")
-    check_contract(lifeline)
-    archive.add_encoder(lifeline, spec, settings.chunk_size)
-    recorded = archive.recorded_fingerprint(lifeline, spec.name, encoder.fingerprint.to_json())
-    check_fingerprint(encoder, Fingerprint.from_json(recorded))
-    calibration = archive.load_calibration(lifeline, spec.name)
-    time.sleep(sweeping.grace_due(lifeline, settings.lease_seconds))
-    name = sweeping.claim_worker_name(lifeline, socket.gethostname())
-    crashed = sweeping.sweep(lifeline, name).crashed
+    # From its beginning, wherever the database goes away: each part of it may be done twice.
+    lifeline, name, calibration = wait_out(lambda: _enter(settings, spec, encoder, database_url))
     log.info("worker %s: %s on %s, batches of %d", name, spec.name, encoder.device, encoder.batch_size)
-    if crashed:
-        log.warning("worker %s: took back %d chunks of a crashed predecessor", name, crashed)
     pool = make_pool(database_url, application_name=f"lookalike worker {name}", max_size=8)
     pool.open()
     fetcher = Fetcher(settings)
@@ -107,6 +96,40 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
         target=embedder.heartbeat, args=(lifeline, database_url), name="heartbeat", daemon=True
     ).start()
     return embedder
+
+
+def _enter(
+    settings: Settings, spec: EncoderSpec, encoder: Encoder, database_url: str
+) -> tuple[ledger.Connection, str, Calibration]:
+    """Compares database and encoder, and takes a name and what is left of who had it before.
+
+    Returns the connection that holds the lock on the name.
+    """
+    lifeline = connect(database_url, application_name="lookalike worker")
+    try:
+        calibration = _compare(lifeline, settings, spec, encoder)
+        time.sleep(sweeping.grace_due(lifeline, settings.lease_seconds))
+        name = sweeping.claim_worker_name(lifeline, socket.gethostname())
+        crashed = sweeping.sweep(lifeline, name).crashed
+    except BaseException:
+        lifeline.close()
+        raise
+    if crashed:
+        log.warning("worker %s: took back %d chunks of a crashed predecessor", name, crashed)
+    return lifeline, name, calibration
+
+
+def _compare(
+    connection: ledger.Connection, settings: Settings, spec: EncoderSpec, encoder: Encoder
+) -> Calibration:
+    """Raises an error, which says what to do, unless database and encoder fit us and each other."""
+    if files := missing(connection):
+        raise ContractError(f"the database lacks {len(files)} migrations: run `lookalike migrate` first")
+    check_contract(connection)
+    archive.add_encoder(connection, spec, settings.chunk_size)
+    recorded = archive.recorded_fingerprint(connection, spec.name, encoder.fingerprint.to_json())
+    check_fingerprint(encoder, Fingerprint.from_json(recorded))
+    return archive.load_calibration(connection, spec.name)
 
 
 def _share_hosts(broker_url: str, name: str) -> SharedHosts | None:
