@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     manifest_hours: float = Field(
         24,
         ge=0,
-        description="how long a manifest is awaited, after its event or a failure of its host, before it counts as failed",
+        description="how long after its event, or a failure of its host, a manifest is awaited",
     )
 
     chunk_size: int = Field(

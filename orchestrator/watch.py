@@ -26,9 +26,9 @@ from lookalike.ledger import Connection
 from lookalike.metrics import LABELS, Sample, gauge
 from lookalike.queries import load_queries
 from lookalike.queue import Broker
-from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from orchestrator.progress import list_sources
+from orchestrator.refusals import Refusals, with_zeros
 
 log = logging.getLogger(__name__)
 QUERIES = load_queries("watch")
@@ -36,8 +36,6 @@ QUERIES = load_queries("watch")
 # A look costs one part of the time in so many.
 PART = 50
 STEP_SECONDS = 1.0
-# Refusals that a rule of infra/monitoring counts.
-WATCHED_REFUSALS = (str(Reason.UNKNOWN_EVENT), str(Reason.FOREIGN_DELETION))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +63,7 @@ class Watch:
         self._costs: dict[str, float] = {}
         self._due: dict[str, float] = {}
         self._up = {"database": False, "broker": False}
-        self._sources: set[str] | None = None
-
-    def newcomers(self, names: set[str]) -> set[str]:
-        """Which of these sources have come since the last look; none at the first."""
-        new = names - self._sources if self._sources is not None else set[str]()
-        self._sources = (self._sources or set()) | names
-        return new
+        self.refusals = Refusals()
 
     def collect(self) -> Iterator[Metric]:
         """What was seen last, whether there was anybody to see, and what the looks cost."""
@@ -313,7 +305,7 @@ def _see_index(watch: Watch, connection: Connection) -> Iterator[Metric]:
 
 def _see_sources(watch: Watch, connection: Connection) -> Iterator[Metric]:
     sources = sorted(list_sources(connection), key=lambda one: one["read_at"], reverse=True)[:LABELS]
-    newcomers = watch.newcomers({one["name"] for one in sources})
+    newcomers = watch.refusals.see({one["name"] for one in sources})
     outcomes = ("new", "changed", "unchanged", "gone", "deleted")
     yield gauge(
         "lookalike_source_images",
@@ -328,7 +320,7 @@ def _see_sources(watch: Watch, connection: Connection) -> Iterator[Metric]:
         [
             ((one["name"], reason), n)
             for one in sources
-            for reason, n in _refusals(one["refused"], is_new=one["name"] in newcomers).items()
+            for reason, n in with_zeros(one["refused"], is_new=one["name"] in newcomers).items()
         ],
     )
     yield gauge(
@@ -349,14 +341,6 @@ def _see_sources(watch: Watch, connection: Connection) -> Iterator[Metric]:
         ["state"],
         [((state,), number) for state, number in awaited.count_awaited(connection).items()],
     )
-
-
-def _refusals(refused: dict[str, int], is_new: bool) -> dict[str, int]:
-    """Refusals by reason. What a rule counts stands there as 0 before the first, also where that came with the source:
-    a series that is born with 1 has never grown.
-    """
-    zeros = dict.fromkeys(WATCHED_REFUSALS, 0)
-    return {**zeros, **refused, **zeros} if is_new else {**zeros, **refused}
 
 
 def _see_broker(watch: Watch, connection: Connection) -> Iterator[Metric]:

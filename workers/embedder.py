@@ -16,26 +16,26 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from lookalike import analyses, archive, ledger, limits, logs, sweeping, tracing
+from lookalike import analyses, ledger, limits, logs, sweeping, tracing
 from lookalike.calibration import Calibration
 from lookalike.contract import check_contract
 from lookalike.database import connect, make_pool, wait_out
-from lookalike.encoders import EncoderSpec, find_encoder
+from lookalike.encoders import find_encoder
 from lookalike.envelope import refusals
 from lookalike.errors import ContractError, LostLeaseError
 from lookalike.hosts import SharedHosts
 from lookalike.kinds import KINDS
 from lookalike.ledger import Chunk, Lease
 from lookalike.metrics import serve
-from lookalike.migrate import missing
 from lookalike.services import Endpoints
 from lookalike.settings import Settings
 from lookalike.thumbnails import open_cache
 from workers import metrics
+from workers.entry import enter
 from workers.fetch import Fetcher
 from workers.gate import TurnedAway
 from workers.keeping import Keeper
-from workers.network import Encoder, Fingerprint, check_fingerprint, load_encoder
+from workers.network import load_encoder
 from workers.patience import in_database
 from workers.pipeline import Pipeline, Work
 from workers.thumbnail import missed
@@ -81,7 +81,7 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
     cache = open_cache(settings)
     encoder = load_encoder(spec.name, settings)
     # From its beginning, wherever the database goes away: each part of it may be done twice.
-    lifeline, name, calibration = wait_out(lambda: _enter(settings, spec, encoder, database_url))
+    lifeline, name, calibration = wait_out(lambda: enter(settings, spec, encoder, database_url))
     log.info("worker %s: %s on %s, batches of %d", name, spec.name, encoder.device, encoder.batch_size)
     pool = make_pool(database_url, application_name=f"lookalike worker {name}", max_size=8)
     pool.open()
@@ -96,40 +96,6 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
         target=embedder.heartbeat, args=(lifeline, database_url), name="heartbeat", daemon=True
     ).start()
     return embedder
-
-
-def _enter(
-    settings: Settings, spec: EncoderSpec, encoder: Encoder, database_url: str
-) -> tuple[ledger.Connection, str, Calibration]:
-    """Compares database and encoder, and takes a name and what is left of who had it before.
-
-    Returns the connection that holds the lock on the name.
-    """
-    lifeline = connect(database_url, application_name="lookalike worker")
-    try:
-        calibration = _compare(lifeline, settings, spec, encoder)
-        time.sleep(sweeping.grace_due(lifeline, settings.lease_seconds))
-        name = sweeping.claim_worker_name(lifeline, socket.gethostname())
-        crashed = sweeping.sweep(lifeline, name).crashed
-    except BaseException:
-        lifeline.close()
-        raise
-    if crashed:
-        log.warning("worker %s: took back %d chunks of a crashed predecessor", name, crashed)
-    return lifeline, name, calibration
-
-
-def _compare(
-    connection: ledger.Connection, settings: Settings, spec: EncoderSpec, encoder: Encoder
-) -> Calibration:
-    """Raises an error, which says what to do, unless database and encoder fit us and each other."""
-    if files := missing(connection):
-        raise ContractError(f"the database lacks {len(files)} migrations: run `lookalike migrate` first")
-    check_contract(connection)
-    archive.add_encoder(connection, spec, settings.chunk_size)
-    recorded = archive.recorded_fingerprint(connection, spec.name, encoder.fingerprint.to_json())
-    check_fingerprint(encoder, Fingerprint.from_json(recorded))
-    return archive.load_calibration(connection, spec.name)
 
 
 def _share_hosts(broker_url: str, name: str) -> SharedHosts | None:
