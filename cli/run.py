@@ -159,8 +159,8 @@ class SpeedColumn(ProgressColumn):
 def run(session: Session, sources: Sequence[str], quiet: bool = False) -> tuple[Books, Intake]:
     """Registers the sources (none: goes on with what is open) and embeds until nothing is left to do.
 
-    Manifests whose hosts fail for the moment are waited for until they were read or given up. KeyboardInterrupt stops
-    it in order: the worker finishes or gives back what it holds, and a second run resumes.
+    Manifests whose hosts fail for the moment are waited for until they were read or given up, unless a source broke
+    off. KeyboardInterrupt stops it in order: the worker finishes or gives back what it holds, and a second run resumes.
     Returns the books of the settings' encoder and what was registered.
     """
     encoder = session.settings.encoder
@@ -182,7 +182,8 @@ def run(session: Session, sources: Sequence[str], quiet: bool = False) -> tuple[
         standstill = Standstill(session.endpoints.broker_url)
         left = awaited = 0
         is_reading = True
-        while is_reading or left or awaited:
+        # Where a source broke off, that is said before a manifest of its host comes, or fails after a day.
+        while is_reading or left or (awaited and not failed):
             worker.watch()
             if broken:
                 raise broken[0]
