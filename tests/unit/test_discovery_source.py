@@ -463,6 +463,20 @@ def test_a_page_that_cannot_be_had_stops_the_stream(site: Site, page: Json, advi
             notices(spec)
 
 
+def test_a_page_whose_host_fails_for_the_moment(site: Site) -> None:
+    """It is asked for longer than a manifest; then the stream breaks off, announces nothing, and goes on later."""
+    site.pages |= {"/a": manifest("a", "a1"), "/b": manifest("b", "b1")}
+    spec = serve_stream(site, [activity("Create", "a", at(1))], [activity("Create", "b", at(2))])
+    there, site.pages["/page-0"] = site.pages["/page-0"], (503, {}, b"")
+    found: list[Notice] = []
+    with pytest.raises(SourceError, match="page-0 answered 503"):
+        found.extend(read_source(spec, SETTINGS))
+    assert found == []
+    assert site.asked.count("/page-0") > 2 * SETTINGS.tries
+    site.pages["/page-0"] = [(429, {"Retry-After": "0"}, b"")] * (2 * SETTINGS.tries) + [there]
+    assert [each[0] for each in said(notices(spec), site) if each[0] != "-"] == ["a1", "b1"]
+
+
 def test_a_stream_in_a_file(site: Site, tmp_path: Path) -> None:
     """The head of a stream that was saved as a file is followed to its pages, in a private network only if allowed."""
     site.pages |= {"/a": manifest("a", "a1")}

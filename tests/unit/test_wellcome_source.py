@@ -174,6 +174,23 @@ def test_every_page_of_every_book(settings: Settings, site: Site) -> None:
     assert site.asked.count("/presentation/v3/b1") == 1
 
 
+def test_a_page_of_results_whose_host_fails_for_the_moment(settings: Settings, site: Site) -> None:
+    """It is asked for longer than a manifest; then the query breaks off, and goes on behind what was read."""
+    serve_list(site, "/catalogue/v2/images", [image(f"i{number}") for number in range(4)], size=2)
+    spec = f"{site.url}/catalogue/v2/images?pageSize=2"
+    second = "/catalogue/v2/images?pageSize=2&page=2"
+    assert second in site.pages
+    there, site.pages[second] = site.pages[second], (503, {}, b"")
+    rest = read_source(spec, settings)
+    found = [next(rest) for _ in range(4)]  # two images and their positions
+    with pytest.raises(SourceError, match="answered 503"):
+        next(rest)
+    assert keys(found) == ["i0", "i1"]
+    assert site.asked.count(second) > 2 * settings.tries
+    site.pages[second] = there
+    assert keys(list(read_source(spec, settings, checkpoints(found)[-1]))) == ["i2", "i3"]
+
+
 @pytest.mark.parametrize("how", ["api", "snapshot"])
 def test_manifests_whose_host_fails_for_the_moment_are_awaited(
     settings: Settings, site: Site, how: str
