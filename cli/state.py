@@ -216,6 +216,7 @@ def failures(
         missing = awaited.list_missing(connection, reason, limit)
     # A signed address is a key to the image: lists are mailed and pasted.
     rows = [replace(row, url=without_secrets(row.url)) for row in found]
+    missing = [replace(row, address=without_secrets(row.address)) for row in missing]
     if as_json:
         output.print_json({"encoder": chosen, "failures": rows, "manifests": missing})
     else:

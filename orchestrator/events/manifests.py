@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 
+import psycopg
+
 from lookalike import awaited, deletion, ledger
 from lookalike.awaited import DueManifest
 from lookalike.errors import ForbiddenAddressError, SourceError
@@ -59,7 +61,8 @@ def read_due(settings: Settings, connection: Connection, stop: threading.Event |
                 found = _held(connection, due, claim, web.vouch(_announced(web, due)))
                 take = _take_whole if due.whole else _take_parts
                 count += take(connection, settings, due, found)
-        except SourceError as error:
+        except (SourceError, psycopg.DataError) as error:
+            # DataError: Postgres does not take what it says; it must not be asked for without end.
             _put_off(connection, due, _reason_of(error), str(error))
     return count
 
@@ -205,7 +208,7 @@ def _gone(
     return removals
 
 
-def _reason_of(error: SourceError) -> Reason:
+def _reason_of(error: Exception) -> Reason:
     if isinstance(error, AnswerError) and error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return Reason.MISSING_MANIFEST
     if isinstance(error, ForbiddenAddressError):

@@ -22,12 +22,12 @@ def read_stream(
     """Yields what the activities since the position mean for images, from the oldest to the newest.
 
     Manifests and collections that were created, updated or added are read, and their images announced as of
-    the activity's time; pages that a manifest has no more, and works that are gone, are Removals: of works that it
-    says are gone, those images that are the stream's own. A moved
-    manifest is read in its new place first. What cannot be read or understood is Refused; a manifest whose host
-    fails for the moment is awaited like one that an event has promised. After each page of
-    the stream comes a lasting Checkpoint. A stream without times (level 0) is read as a whole each time.
-    Raises SourceError when a page of the stream cannot be had; nothing has been read then.
+    the activity's time; pages that a manifest has no more, and works that are gone, are Removals: of what the
+    stream says is gone, those images that are its own. A moved manifest is read in its new place first. What
+    cannot be read or understood is Refused; a manifest whose host fails for the moment is awaited like one that
+    an event has promised. After each page of the stream comes a lasting Checkpoint. A stream without times
+    (level 0) is read as a whole each time. Raises SourceError when a page of the stream cannot be had, one
+    whose host fails after some minutes; nothing has been read then.
     """
     name = fingerprint(address)
     known = position if position is not None and position.get("discovery") == name else {}
