@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,8 +48,9 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory, endpoints: Endpoints) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("home")
+def own_server(endpoints: Endpoints) -> Iterator[Server]:
+    # Not pytest's own temporary folder: see `settings_home`.
+    home = Path(tempfile.mkdtemp(prefix="lookalike-tests-"))
     janitor = remove_with(home)
     server = Server(home, endpoints.broker_url)
     migrate(server.url)
