@@ -42,12 +42,17 @@ def register_sources(session: Session, sources: Sequence[str], as_json: bool, an
                 "unchanged": registered.unchanged,
                 "gone": registered.gone,
                 "deleted": intake.deleted,
+                "awaited": intake.awaited,
                 "refused": dict(intake.refused),
                 "details": dict(intake.words),
             }
         )
         return
     print(_sentence(intake))
+    if intake.awaited:
+        print(
+            "manifests whose hosts fail for the moment are read later, by `lookalike orchestrate` or `lookalike run`"
+        )
     print_refusals(intake)
 
 
@@ -99,6 +104,7 @@ def _sentence(intake: Intake) -> str:
         "changed": registered.changed,
         "unchanged": registered.unchanged,
         "refused": intake.refused.total(),
+        "manifests awaited": intake.awaited,
         "deleted": intake.deleted,
         "not brought back, as they were deleted since": registered.gone,
     }

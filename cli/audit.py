@@ -16,9 +16,11 @@ from rich.progress import (
 from cli import output
 from cli.options import Encoder, Json
 from cli.session import Session, open_session
+from cli.state import print_manifests
 from lookalike import books
 from lookalike.audit import Audit, Wish
 from lookalike.audit import audit as audit_encoder
+from lookalike.awaited import count_awaited
 
 
 def audit(
@@ -39,13 +41,16 @@ def audit(
     session = open_session()
     with session.connect() as connection:
         names = [encoder] if encoder else books.encoder_names(connection)
+        manifests = count_awaited(connection)
     done = [_audit(session, name, Wish(full, repair), anew, as_json) for name in names]
     sound = all(one.balanced for one in done)
     if as_json:
-        output.print_json({"balanced": sound, "encoders": {one.encoder: _as_dict(one) for one in done}})
+        encoders = {one.encoder: _as_dict(one, manifests["awaited"]) for one in done}
+        output.print_json({"balanced": sound, "encoders": encoders, "manifests": manifests})
     else:
         for one in done:
             _print(one)
+        print_manifests(manifests)
         print("the books balance" if sound else "the books do NOT balance")
     raise typer.Exit(0 if sound else 1)
 
@@ -76,14 +81,14 @@ def _audit(session: Session, encoder: str, wish: Wish, anew: bool, quiet: bool) 
         )
 
 
-def _as_dict(done: Audit) -> dict[str, Any]:
+def _as_dict(done: Audit, awaited: int) -> dict[str, Any]:
     plain = asdict(done)
     findings = [{**asdict(one), "meaning": one.fault.meaning} for one in done.findings]
     left_out = ("id", "encoder", "share", "position", "last", "looked_at", "findings")
     return {
         **{name: value for name, value in plain.items() if name not in left_out},
         "balanced": done.balanced,
-        "complete": done.balanced and done.open == 0,
+        "complete": done.balanced and done.open == 0 and awaited == 0,
         "findings": findings,
     }
 

@@ -31,6 +31,7 @@ from cli.hosts import describe_pauses, find_hosts
 from cli.output import errors
 from cli.session import Session, ensure_encoder
 from lookalike import books
+from lookalike.awaited import count_awaited
 from lookalike.books import Books
 from lookalike.database import Connection, describe
 from lookalike.errors import ServiceError
@@ -38,6 +39,7 @@ from lookalike.queue import Broker, make_app
 from orchestrator import dispatch
 from orchestrator.intake import read_in
 from orchestrator.progress import Intake
+from orchestrator.reading import reading
 from orchestrator.upkeep import keeping_up
 
 log = logging.getLogger(__name__)
@@ -157,7 +159,8 @@ class SpeedColumn(ProgressColumn):
 def run(session: Session, sources: Sequence[str], quiet: bool = False) -> tuple[Books, Intake]:
     """Registers the sources (none: goes on with what is open) and embeds until nothing is left to do.
 
-    KeyboardInterrupt stops it in order: the worker finishes or gives back what it holds, and a second run resumes.
+    Manifests whose hosts fail for the moment are waited for until they were read or given up, unless a source broke
+    off. KeyboardInterrupt stops it in order: the worker finishes or gives back what it holds, and a second run resumes.
     Returns the books of the settings' encoder and what was registered.
     """
     encoder = session.settings.encoder
@@ -168,28 +171,33 @@ def run(session: Session, sources: Sequence[str], quiet: bool = False) -> tuple[
         before = books.count_images(connection)
     with (
         dispatching(session) as broken,
+        reading(session.settings, session.connect, []),
         working(session, encoder) as worker,
         closing(Asker(session)) as asker,
         progress_bar(quiet) as progress,
     ):
         task = progress.add_task(encoder, total=None)
-        reading = threading.Thread(target=_read_sources, args=(session, sources, intake, failed), daemon=True)
-        reading.start()
+        reader = threading.Thread(target=_read_sources, args=(session, sources, intake, failed), daemon=True)
+        reader.start()
         standstill = Standstill(session.endpoints.broker_url)
-        left = 0
+        left = awaited = 0
         is_reading = True
-        while is_reading or left:
+        # Where a source broke off, that is said before a manifest of its host comes, or fails after a day.
+        while is_reading or left or (awaited and not failed):
             worker.watch()
             if broken:
                 raise broken[0]
             # In this order: what is registered last is counted.
-            is_reading = reading.is_alive()
+            is_reading = reader.is_alive()
             since = time.monotonic()
+            awaited = asker.ask(count_awaited)["awaited"]
             left, previous = asker.ask(lambda connection: books.count_left(connection, encoder)), left
             if left < previous:
                 worker.alive()
             total = before + intake.registered.new
             waits = standstill.explain(left != previous)
+            if awaited and not is_reading and not waits:
+                waits = f"{awaited:,} manifests awaited"
             progress.update(
                 task,
                 total=total,

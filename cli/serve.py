@@ -3,6 +3,7 @@
 import logging
 import signal
 import socket
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 from cli import output
 from cli.session import Session, log_to_terminal, open_session
 from lookalike import metrics
-from lookalike.errors import ConfigurationError
+from lookalike.errors import AwayError, ConfigurationError
 from lookalike.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,18 +31,32 @@ RootPath = Annotated[
 
 
 def serve(host: Host = "127.0.0.1", port: Port = 8080, root_path: RootPath = None) -> None:
-    """Serves the explorer: pages, and the API below /api. Ends on SIGTERM or Ctrl-C."""
+    """Serves the explorer: pages, and the API below /api. Ends on SIGTERM or Ctrl-C.
+
+    A database that is away is waited for.
+    """
     log_to_terminal(logging.INFO)
-    session = open_session()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        session = open_session(stop)
+    except AwayError:
+        if stop.is_set():
+            return
+        raise
     if root_path is not None:
         session = replace(
             session, settings=session.settings.model_copy(update={"explorer_root_path": root_path})
         )
-    run_server(session, host, port)
+    run_server(session, host, port, stop)
 
 
-def run_server(session: Session, host: str, port: int) -> None:
-    """Serves until SIGTERM or Ctrl-C. Raises ConfigurationError when the address is taken, or packages lack."""
+def run_server(session: Session, host: str, port: int, stop: threading.Event | None = None) -> None:
+    """Serves until SIGTERM or Ctrl-C, unless `stop` is set before it can.
+
+    Raises ConfigurationError when the address is taken, or packages lack.
+    """
     try:
         import uvicorn
     except ImportError as error:
@@ -76,7 +91,8 @@ def run_server(session: Session, host: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
-        Server(config).run([listening])
+        if stop is None or not stop.is_set():
+            Server(config).run([listening])
     finally:
         listening.close()
 

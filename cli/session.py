@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lookalike import archive
 from lookalike.contract import check_contract
-from lookalike.database import Connection, await_connection, connect
+from lookalike.database import Connection, connect, wait_out
 from lookalike.encoders import find_encoder
 from lookalike.errors import ServiceError
 from lookalike.logs import log_to_stderr
@@ -40,18 +40,23 @@ def open_session(stop: threading.Event | None = None) -> Session:
     """Reads the settings and brings the services up.
 
     The embedded database is migrated as needed; a database of the operator's is only checked, and ServiceError says
-    what to run. With `stop`, a database that is away is waited for until that is set.
+    what to run. With `stop`, a database that is away is waited for until that is set; then it raises AwayError.
     """
     settings = load_settings()
     endpoints = up(settings)
-    if stop is not None:
-        await_connection(endpoints.database_url, application_name="lookalike", stop=stop).close()
+    if stop is None:
+        _check_schema(settings, endpoints)
+    else:
+        wait_out(lambda: _check_schema(settings, endpoints), stop)
+    return Session(settings, endpoints)
+
+
+def _check_schema(settings: Settings, endpoints: Endpoints) -> None:
     missing = pending(endpoints.database_url)
     if missing and settings.database_url is None:
         migrate(endpoints.database_url)
     elif missing:
         raise ServiceError(f"the database lacks {len(missing)} migrations: run `lookalike migrate` first")
-    return Session(settings, endpoints)
 
 
 def ensure_encoder(session: Session, connection: Connection) -> None:

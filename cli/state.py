@@ -119,7 +119,7 @@ def _read(source: dict[str, Any]) -> str:
 
 
 def print_manifests(manifests: dict[str, int]) -> None:
-    """Shows how many manifests that events have promised are still to come, where there are any."""
+    """Shows how many manifests are still to come, and how many did not in time, where there are any."""
     if any(manifests.values()):
         output.print_table("", ("manifests awaited", "failed"), [list(manifests.values())])
 
@@ -175,7 +175,7 @@ def print_workers(workers: list[dict[str, Any]]) -> None:
 
 
 def as_dict(counted: books.Books) -> dict[str, Any]:
-    """The books as JSON; faults that an audit has found stand there where there are any."""
+    """The books as JSON; faults that an audit has found, and manifests that are awaited, where there are any."""
     return {
         "registered": counted.registered,
         "done": counted.done,
@@ -183,12 +183,15 @@ def as_dict(counted: books.Books) -> dict[str, Any]:
         "open": counted.open,
         "lost": counted.lost,
         **({"faults": counted.faults} if counted.faults else {}),
+        **({"awaited": counted.awaited} if counted.awaited else {}),
         "complete": counted.complete,
     }
 
 
 def print_books(encoder: str, counted: books.Books, reasons: dict[str, int]) -> None:
     state = "complete" if counted.complete else "NOT complete"
+    if counted.awaited:
+        state += f", {counted.awaited:,} manifests are awaited"
     if not counted.balanced:
         state += f": {counted.lost + counted.faults:,} faults, see `lookalike audit`"
     output.console.print(
@@ -213,6 +216,7 @@ def failures(
         missing = awaited.list_missing(connection, reason, limit)
     # A signed address is a key to the image: lists are mailed and pasted.
     rows = [replace(row, url=without_secrets(row.url)) for row in found]
+    missing = [replace(row, address=without_secrets(row.address)) for row in missing]
     if as_json:
         output.print_json({"encoder": chosen, "failures": rows, "manifests": missing})
     else:
@@ -261,4 +265,4 @@ def _retry_manifests(as_json: bool) -> None:
     if as_json:
         output.print_json({"retried_manifests": count})
     else:
-        print(f"{count} manifests are read again as soon as `lookalike orchestrate` runs")
+        print(f"{count} manifests are read again as soon as `lookalike orchestrate` or `lookalike run` runs")

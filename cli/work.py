@@ -14,10 +14,11 @@ import typer
 from cli import output
 from cli.options import Json, Sources
 from cli.serve import Host, Port
-from cli.session import ensure_encoder, log_to_terminal, open_session
+from cli.session import Session, ensure_encoder, log_to_terminal, open_session
 from cli.state import as_dict, print_books
 from lookalike import books
-from lookalike.errors import ServiceError
+from lookalike.database import wait_out
+from lookalike.errors import AwayError
 from lookalike.readiness import orchestrator_name
 from lookalike.settings import load_settings
 
@@ -87,12 +88,11 @@ def orchestrate(sources: Sources = None) -> None:
         signal.signal(number, lambda *_: stop.set())
     try:
         session = open_session(stop)
-    except ServiceError:
+        wait_out(partial(_add_encoder, session), stop)
+    except AwayError:
         if stop.is_set():
             return
         raise
-    with session.connect() as connection:
-        ensure_encoder(session, connection)
     connect = partial(session.connect, orchestrator_name(socket.gethostname()))
     broker = Broker(session.endpoints.broker_url)
     app = make_app(session.endpoints.broker_url, session.settings.encoder)
@@ -106,6 +106,11 @@ def orchestrate(sources: Sources = None) -> None:
         dispatch.run(session.settings, connect, app, broker, stop, traces)
     traces.close()
     broker.close()
+
+
+def _add_encoder(session: Session) -> None:
+    with session.connect() as connection:
+        ensure_encoder(session, connection)
 
 
 def worker(

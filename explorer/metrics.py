@@ -7,6 +7,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from explorer.prefix import below
 
+# What an alert counts.
+OUR_ERRORS = (500, 503)
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
@@ -15,6 +17,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._known: set[tuple[str, str]] = set()
         self.requests = Counter(
             "lookalike_explorer_requests",
             "Requests, by route as it is written in the API's description.",
@@ -39,6 +42,16 @@ class Metrics:
             "Searches with a picture that are under way or wait.",
             registry=self.registry,
         )
+
+    def count(self, method: str, route: str, code: int) -> None:
+        """One request more. With the first of a route its errors of ours stand at 0: a series that is born with 1 has
+        never grown.
+        """
+        if (method, route) not in self._known:
+            self._known.add((method, route))
+            for error in OUR_ERRORS:
+                self.requests.labels(method, route, error)
+        self.requests.labels(method, route, code).inc()
 
 
 class Measured:
@@ -66,7 +79,7 @@ class Measured:
             await self._app(scope, receive, noted)
         finally:
             route = self._route(scope)
-            self._metrics.requests.labels(_method(scope), route, code).inc()
+            self._metrics.count(_method(scope), route, code)
             self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
     def _route(self, scope: Scope) -> str:

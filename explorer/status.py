@@ -34,7 +34,9 @@ LEAST_SECONDS = 1.0
 
 
 class Counted(Record):
-    """The books of an encoder: registered = done + failed + open, unless something is wrong."""
+    """The books of an encoder: registered = done + failed + open, unless something is wrong. `awaited` are manifests
+    that are still to be read.
+    """
 
     registered: int
     done: int
@@ -42,6 +44,7 @@ class Counted(Record):
     open: int
     lost: int
     faults: int
+    awaited: int
     complete: bool
     counted_at: datetime
 

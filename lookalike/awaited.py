@@ -1,4 +1,5 @@
-"""Manifests that an event has promised: they are read as soon as they appear, or end as named failures.
+"""Manifests that an event has promised, or whose host failed while a source was read: each is read as soon as it can
+be, or ends as a named failure.
 
 A row goes when its manifest has been read, in the transaction that registers the images; it is never lost before.
 """
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg.rows import class_row, dict_row, scalar_row
+from psycopg.types.json import Json
 
 from lookalike.images import AwaitedManifest
 from lookalike.ledger import Connection
@@ -19,13 +21,18 @@ QUERIES = load_queries("awaited")
 
 @dataclass(frozen=True, slots=True)
 class DueManifest:
-    """A manifest that is to be read now, for the `tries`-th time since its event."""
+    """A manifest that is to be read now, for the `tries`-th time since it was promised; see AwaitedManifest."""
 
     address: str
     identifier: str
     version: str | None
-    as_of: datetime
+    as_of: datetime | None
     outside: bool
+    whole: bool
+    moved_from: str | None
+    described: dict[str, str]
+    source: str | None
+    promised_at: datetime
     tries: int
     expired: bool
 
@@ -44,7 +51,10 @@ class MissingManifest:
 
 
 def await_manifests(connection: Connection, manifests: Sequence[AwaitedManifest]) -> None:
-    """Notes manifests to be read. The latest event of each counts, and begins its tries anew."""
+    """Notes manifests to be read. The latest event of each counts, and begins its tries anew.
+
+    What a catalogue says of a manifest and what an event says of it are kept side by side.
+    """
     for each in sorted(manifests, key=lambda manifest: manifest.address):
         connection.execute(
             QUERIES["await"],
@@ -54,6 +64,12 @@ def await_manifests(connection: Connection, manifests: Sequence[AwaitedManifest]
                 "version": each.version,
                 "as_of": each.as_of,
                 "outside": each.outside,
+                "whole": each.whole,
+                "moved_from": each.moved_from,
+                "described": Json(dict(each.described)),
+                "source": each.source,
+                "reason": str(Reason.UNREACHABLE) if each.detail else None,
+                "detail": _plain(each.detail),
             },
         )
 
@@ -67,6 +83,11 @@ def claim_due(connection: Connection, seconds: float, hours: float) -> DueManife
         return cursor.execute(QUERIES["claim"], {"seconds": seconds, "hours": hours}).fetchone()
 
 
+def hold(connection: Connection, due: DueManifest, seconds: float) -> None:
+    """Nobody else gets it for so many seconds more: it is still being read."""
+    connection.execute(QUERIES["hold"], {**_claim(due), "seconds": seconds})
+
+
 def settle(connection: Connection, due: DueManifest) -> bool:
     """Ends the waiting, in the caller's transaction. False when there has been another event meanwhile."""
     return connection.execute(QUERIES["settle"], _claim(due)).rowcount == 1
@@ -76,13 +97,13 @@ def postpone(connection: Connection, due: DueManifest, seconds: float, reason: R
     """Has it tried again after so many seconds."""
     connection.execute(
         QUERIES["postpone"],
-        {**_claim(due), "seconds": seconds, "reason": str(reason), "detail": detail[:1000]},
+        {**_claim(due), "seconds": seconds, "reason": str(reason), "detail": _plain(detail)},
     )
 
 
 def give_up(connection: Connection, due: DueManifest, reason: Reason, detail: str) -> None:
     """Makes it a failure with a name, which stays until somebody says `retry` or another event comes."""
-    connection.execute(QUERIES["give_up"], {**_claim(due), "reason": str(reason), "detail": detail[:1000]})
+    connection.execute(QUERIES["give_up"], {**_claim(due), "reason": str(reason), "detail": _plain(detail)})
 
 
 def list_missing(
@@ -118,4 +139,9 @@ def siblings(connection: Connection, works: Sequence[str], beginning: str) -> li
 
 
 def _claim(due: DueManifest) -> dict[str, object]:
-    return {"address": due.address, "as_of": due.as_of, "tries": due.tries}
+    return {"address": due.address, "promised_at": due.promised_at, "tries": due.tries}
+
+
+def _plain(detail: str) -> str:
+    """What Postgres takes of a server's words."""
+    return detail.replace("\0", "")[:1000]

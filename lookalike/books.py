@@ -22,6 +22,7 @@ class Books:
     """Every registered image counted once for one encoder; `lost` must be 0.
 
     `faults` must be 0 as well: what else can be counted quickly, and what the latest audit found and nobody repaired.
+    `awaited` are manifests that are still to be read: nobody knows yet how many images they show.
     """
 
     registered: int
@@ -30,6 +31,7 @@ class Books:
     open: int
     lost: int
     faults: int = 0
+    awaited: int = 0
 
     @property
     def balanced(self) -> bool:
@@ -37,8 +39,8 @@ class Books:
 
     @property
     def complete(self) -> bool:
-        """Nothing is open, nothing is lost, and nothing else is wrong that we know of."""
-        return self.balanced and self.open == 0
+        """Nothing is open or awaited, nothing is lost, and nothing else is wrong that we know of."""
+        return self.balanced and self.open == 0 and self.awaited == 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from lookalike import __version__
 from lookalike.errors import ContractError
 from lookalike.queries import load_queries
 
-CONTRACT = 1
+CONTRACT = 2
 
 QUERIES = load_queries("contract")
 

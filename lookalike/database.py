@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import psycopg
@@ -18,16 +18,17 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from tenacity import (
     RetryCallState,
     Retrying,
-    retry_if_exception_type,
+    retry_if_exception,
     sleep_using_event,
     stop_when_event_set,
     wait_random_exponential,
 )
 
-from lookalike.errors import ConfigurationError, ServiceError
+from lookalike.errors import AwayError, ConfigurationError, ServiceError
 
 log = logging.getLogger(__name__)
 Connection = psycopg.Connection[tuple[Any, ...]]
+Result = TypeVar("Result")
 
 # A server that vanished (power, network, failover) is noticed after a minute, not after the two hours of TCP.
 _DEFAULTS: dict[str, int] = {
@@ -40,14 +41,25 @@ _DEFAULTS: dict[str, int] = {
 # SQLSTATEs (Appendix A of the Postgres manual): connection exceptions; shut down, crashed, starting up; disk full, too
 # many connections; read only, as a standby is until it has been promoted.
 _AWAY = ("08", "57P", "53100", "53300", "25006")
+# libpq knows no SQLSTATE of a connection that did not come about, only words: of Postgres, of pgbouncer, of itself.
+# Those that are not among these are waited with: of a server that speaks another language, or that nobody thought of.
+_LASTING = re.compile(
+    r"(?:password |SASL |Peer |Ident |LDAP |certificate |scram\S* )authentication failed|no password supplied"
+    r'|(?:database|role|user) ".*" does not exist|no such (?:database|user)|no pg_hba\.conf entry'
+    r"|is not permitted to log in|permission denied for database|certificate verify failed"
+    r"|server does not support SSL|SSL (?:connection )?(?:is )?required|server certificate for"
+    r"|root certificate file|(?:certificate|private key) file|(?:unsupported|unrecognized) (?:startup|configuration)"
+    r"|authentication method .* (?:not supported|requirement)|invalid (?:connection option|port number|sslmode)",
+    re.IGNORECASE,
+)
 
 
 def connect(database_url: str, *, application_name: str, autocommit: bool = True) -> Connection:
     """Returns a connection that has the vector types registered and `search_path = lookalike, public`.
 
     `database_url` is a URL or `key=value` string as libpq takes it; what it says of timeouts and keepalives
-    wins. In a database that is not migrated yet the vector types are left out. Raises ServiceError when the
-    database cannot be reached, ConfigurationError when `database_url` cannot be understood.
+    wins. In a database that is not migrated yet the vector types are left out. Raises AwayError when the database
+    cannot be reached, ServiceError when it refuses us, ConfigurationError when `database_url` cannot be understood.
     """
     parameters = _parameters(database_url, application_name)
     try:
@@ -59,34 +71,48 @@ def connect(database_url: str, *, application_name: str, autocommit: bool = True
             connection.close()
             raise
     except psycopg.Error as error:
-        raise ServiceError(f"Postgres at {mask(database_url)}: {describe(error, database_url)}") from None
+        kind = ServiceError if _LASTING.search(str(error)) or not is_away(error) else AwayError
+        raise kind(f"Postgres at {mask(database_url)}: {describe(error, database_url)}") from None
     return connection
 
 
 def await_connection(
     database_url: str, *, application_name: str, stop: threading.Event | None = None
 ) -> Connection:
-    """Like `connect`, but waits for a database that is away, however long, with growing pauses; says so in the log.
+    """Like `connect`, but waits for a database that is away; see `wait_out`."""
+    return wait_out(lambda: connect(database_url, application_name=application_name), stop)
 
-    Raises ServiceError once `stop` is set; ConfigurationError as `connect` does.
+
+def wait_out(step: Callable[[], Result], stop: threading.Event | None = None) -> Result:
+    """Takes a step that needs the database, and takes it again from its beginning as long as the database is away.
+
+    However long that is, with growing pauses; the log says it once, and once that it is back. What waiting does not
+    help, such as a wrong password or a missing database, is raised at once. Raises AwayError once `stop` is set.
     """
     stop = stop or threading.Event()
-    for attempt in Retrying(
-        retry=retry_if_exception_type(ServiceError),
+    waiting = Retrying(
+        retry=retry_if_exception(is_away),
         wait=wait_random_exponential(0.5, max=10),
         sleep=sleep_using_event(stop),
         stop=stop_when_event_set(stop),
-        before_sleep=_log_pause,
+        before_sleep=_log_once,
         reraise=True,
-    ):
-        with attempt:
-            return connect(database_url, application_name=application_name)
-    raise AssertionError("tenacity returns or raises")
+    )
+    try:
+        result = waiting(step)
+    except psycopg.Error as error:
+        if is_away(error):
+            raise AwayError(f"Postgres: {mask(' '.join(str(error).split()))}") from None
+        raise
+    if waiting.statistics.get("attempt_number", 1) > 1:
+        log.info("the database is back")
+    return result
 
 
-def _log_pause(state: RetryCallState) -> None:
+def _log_once(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    log.warning("%s; trying again in %.1f s", error, state.upcoming_sleep)
+    level = logging.WARNING if state.attempt_number == 1 else logging.DEBUG
+    log.log(level, "%s; waiting until it is back", mask(" ".join(str(error).split())))
 
 
 def make_pool(
@@ -127,7 +153,7 @@ def is_away(error: BaseException) -> bool:
 
     Other errors are answers of the server to what it was asked, and may be so for ever.
     """
-    if isinstance(error, PoolTimeout):
+    if isinstance(error, PoolTimeout | AwayError):
         return True
     if not isinstance(error, psycopg.Error):
         return False

@@ -38,11 +38,15 @@ class Restored:
     registered: int
 
 
-def remove(connection: Connection, removal: Removal, *, by_hand: bool = False) -> int:
+def remove(
+    connection: Connection, removal: Removal, source: str | None = None, *, by_hand: bool = False
+) -> int:
     """Deletes what a removal names, in one transaction. Returns the number of images that are gone now.
 
-    Images that were seen later than `removal.as_of` stay. A key that is not registered is remembered all the same: its
-    announcement may be late. What is deleted `by_hand` goes in any case, and no source brings it back.
+    Images that were seen later than `removal.as_of` stay. `source` says so, and of `own_only` those images stay that
+    are not its own: it has not announced them first, and neither they nor who did so are of its host. A key that is
+    not registered is remembered all the same: its announcement may be late. What is deleted `by_hand` goes in any
+    case, and no source brings it back.
     """
     asked = {"key": removal.key, "url": removal.url, "work": removal.work, "as_of": removal.as_of}
     with connection.transaction(), connection.cursor(row_factory=scalar_row) as cursor:
@@ -52,13 +56,30 @@ def remove(connection: Connection, removal: Removal, *, by_hand: bool = False) -
             ids += cursor.execute(QUERIES["select_key"], {**asked, "by_hand": by_hand}).fetchall()
             connection.execute(QUERIES["remember_key"], {**asked, "by_hand": by_hand})
         if removal.work is not None:
-            found = cursor.execute(QUERIES["select_work"], {**asked, "kept": sorted(removal.kept)})
-            ids += found.fetchall()
+            ids += cursor.execute(QUERIES["select_work"], _work(removal, source)).fetchall()
         if ids:
             remembered = {**asked, "ids": ids, "by_hand": by_hand}
             connection.execute(QUERIES["remember_images"], remembered)
             _delete(connection, ids)
     return len(ids)
+
+
+def count_foreign(connection: Connection, removal: Removal, source: str | None) -> int:
+    """How many images of the work stay because they are not the source's own; see `remove`."""
+    if not removal.own_only:
+        return 0
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        return cursor.execute(QUERIES["count_foreign"], _work(removal, source)).fetchone() or 0
+
+
+def _work(removal: Removal, source: str | None) -> dict[str, object]:
+    return {
+        "work": removal.work,
+        "kept": sorted(removal.kept),
+        "as_of": removal.as_of,
+        "own_only": removal.own_only,
+        "source": source,
+    }
 
 
 def restore(connection: Connection, keys: Sequence[str], chunk_size: int) -> Restored:

@@ -2,7 +2,8 @@
 
 LookalikeError
 ├── ConfigurationError      a setting is missing or wrong
-├── ServiceError            a database, broker or embedded server is not there
+├── ServiceError            a database, broker or embedded server cannot be used
+│   └── AwayError               it is not there for the moment: waiting helps
 ├── ContractError           program and database are of versions that do not fit
 ├── SourceError             a source of images cannot be read at all
 │   └── ForbiddenAddressError   it names an address that outsiders may not have us reach
@@ -38,6 +39,10 @@ class ConfigurationError(LookalikeError):
 
 class ServiceError(LookalikeError):
     """A service that lookalike needs cannot be reached."""
+
+
+class AwayError(ServiceError):
+    """A service that lookalike needs is away; it is waited for where that makes sense."""
 
 
 class ContractError(LookalikeError):

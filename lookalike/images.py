@@ -1,7 +1,7 @@
 """What a source announces: images, images that are gone, manifests to come, records that it refused, how far it is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lookalike.reasons import Reason
@@ -45,6 +45,7 @@ class Removal:
 
     With a `url`, the image of that key is only gone if that is where it is fetched from: a rule that gives several
     objects one key lets a later one take the place of an earlier. `as_of` is when it was gone, as in Image; None: now.
+    `own_only`: somebody says so of a work that lies elsewhere, and is believed for what he announced; see ledger.md.
     """
 
     key: str | None = None
@@ -52,6 +53,7 @@ class Removal:
     work: str | None = None
     kept: frozenset[str] = frozenset()
     as_of: str | None = None
+    own_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +82,25 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class AwaitedManifest:
-    """A manifest that an event has promised: what is there by now is of `version`, or of one that nobody named.
+    """A manifest that an event has promised, or that a source names and whose host fails for the moment.
 
-    `identifier` is the archive's own name of what it shows. `as_of` is the time of the event, as in Image.
-    `outside`: the address is somebody else's word.
+    `identifier` is the archive's own name of what it shows. What is there by now is of `version`, or of one that nobody
+    named. `as_of` is the time of the event, as in Image. `outside`: the address is somebody else's word. `whole`: it is
+    all of its work, so that what it no longer shows is gone, and so is what is left where it was `moved_from`.
+    `described` is what a catalogue says of all its images, as fields of an Image. `source` is what names it, where it
+    does not file its images under a name of their own. `detail` is how its host failed.
     """
 
     address: str
     identifier: str
     version: str | None
-    as_of: str
+    as_of: str | None
     outside: bool = False
+    whole: bool = True
+    moved_from: str | None = None
+    described: Mapping[str, str] = field(default_factory=dict)
+    source: str | None = None
+    detail: str = ""
 
 
 Announcement = Image | Refused

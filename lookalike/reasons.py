@@ -66,3 +66,8 @@ class Reason(StrEnum):
     # refused by the orchestrator, before it became an announcement
     UNKNOWN_EVENT = "unknown_event", False, "the message is of no known kind, or cannot be read"
     MISSING_MANIFEST = "missing_manifest", False, "the manifest that an event named did not appear in time"
+    FOREIGN_DELETION = (
+        "foreign_deletion",
+        False,
+        "a stream of changes says that images are gone which neither it nor its host has announced",
+    )

@@ -73,7 +73,9 @@ class Settings(BaseSettings):
         description="where the manifest of a bag is, of which an event gives the identifier",
     )
     manifest_hours: float = Field(
-        24, ge=0, description="how long after its event a manifest may appear before it counts as failed"
+        24,
+        ge=0,
+        description="how long after its event, or a failure of its host, a manifest is awaited",
     )
 
     chunk_size: int = Field(

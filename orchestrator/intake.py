@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from lookalike import awaited, deletion, ledger
 from lookalike.errors import SourceError
 from lookalike.images import AwaitedManifest, Checkpoint, Image, Notice, Refused, Removal
+from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from orchestrator import progress
 from orchestrator.progress import Begun, Intake
 from orchestrator.sources import STANDARD_INPUT, read_source, source_name
+from orchestrator.sources.records import without_secrets
 
 BATCH = 2000
 # A slow source (manifests over the network) still shows its images after so long.
@@ -118,9 +121,10 @@ class _Batches:
             self._counted.refuse(notice)
         elif isinstance(notice, Removal):
             self._flush()
-            self._counted.deleted += deletion.remove(self._connection, notice)
+            self._remove(notice)
         elif isinstance(notice, AwaitedManifest):
-            self._awaited.append(notice)
+            self._awaited.append(replace(notice, source=self._source))
+            self._counted.awaited += 1
         else:
             self._has_checkpoints = True
             self._position, self.lasting = notice.position, notice.lasting
@@ -131,6 +135,12 @@ class _Batches:
             due = len(self._batch) >= _LONGEST * self._size
         if due:
             self._flush()
+
+    def _remove(self, removal: Removal) -> None:
+        self._counted.deleted += deletion.remove(self._connection, removal, self._source)
+        if removal.work and (kept := deletion.count_foreign(self._connection, removal, self._source)):
+            detail = f"{kept} images stay: neither this source nor its host has announced them"
+            self._counted.refuse(Refused(without_secrets(removal.work), Reason.FOREIGN_DELETION, detail))
 
     def _flush(self) -> None:
         with self._connection.transaction():

@@ -27,10 +27,13 @@ _WITH_WORDS = frozenset({Reason.NOT_OPEN, Reason.NO_IMAGE})
 
 @dataclass
 class Intake:
-    """What became of a source's announcements so far; `irrelevant` are messages that say nothing of images."""
+    """What became of a source's announcements so far; `irrelevant` are messages that say nothing of images, `awaited`
+    manifests that could not be read yet.
+    """
 
     registered: ledger.Registered = field(default_factory=ledger.Registered)
     deleted: int = 0
+    awaited: int = 0
     irrelevant: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     words: Counter[str] = field(default_factory=Counter)
@@ -48,6 +51,7 @@ class Intake:
         """Adds what another intake has counted."""
         self.registered += other.registered
         self.deleted += other.deleted
+        self.awaited += other.awaited
         self.irrelevant += other.irrelevant
         self.refused += other.refused
         self.words += other.words

@@ -8,7 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 
-from lookalike.images import Image, Notice, Refused, Removal
+from lookalike.images import AwaitedManifest, Image, Notice, Refused, Removal
+from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from orchestrator.sources import read_source
 
@@ -83,5 +84,7 @@ def _images(
             yield notice
         elif isinstance(notice, Refused):
             sample.refused[str(notice.reason)] += 1
+        elif isinstance(notice, AwaitedManifest):
+            sample.refused[str(Reason.UNREACHABLE)] += 1
         elif isinstance(notice, Removal):
             sample.removals += 1

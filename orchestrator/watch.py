@@ -28,6 +28,7 @@ from lookalike.queries import load_queries
 from lookalike.queue import Broker
 from lookalike.settings import Settings
 from orchestrator.progress import list_sources
+from orchestrator.refusals import Refusals, with_zeros
 
 log = logging.getLogger(__name__)
 QUERIES = load_queries("watch")
@@ -62,6 +63,7 @@ class Watch:
         self._costs: dict[str, float] = {}
         self._due: dict[str, float] = {}
         self._up = {"database": False, "broker": False}
+        self.refusals = Refusals()
 
     def collect(self) -> Iterator[Metric]:
         """What was seen last, whether there was anybody to see, and what the looks cost."""
@@ -301,8 +303,9 @@ def _see_index(watch: Watch, connection: Connection) -> Iterator[Metric]:
     )
 
 
-def _see_sources(_: Watch, connection: Connection) -> Iterator[Metric]:
+def _see_sources(watch: Watch, connection: Connection) -> Iterator[Metric]:
     sources = sorted(list_sources(connection), key=lambda one: one["read_at"], reverse=True)[:LABELS]
+    newcomers = watch.refusals.see({one["name"] for one in sources})
     outcomes = ("new", "changed", "unchanged", "gone", "deleted")
     yield gauge(
         "lookalike_source_images",
@@ -314,7 +317,11 @@ def _see_sources(_: Watch, connection: Connection) -> Iterator[Metric]:
         "lookalike_source_refused",
         "Records and messages of a source that were refused, by reason.",
         ["source", "reason"],
-        [((one["name"], reason), n) for one in sources for reason, n in one["refused"].items()],
+        [
+            ((one["name"], reason), n)
+            for one in sources
+            for reason, n in with_zeros(one["refused"], is_new=one["name"] in newcomers).items()
+        ],
     )
     yield gauge(
         "lookalike_source_timestamp_seconds",
@@ -330,7 +337,7 @@ def _see_sources(_: Watch, connection: Connection) -> Iterator[Metric]:
     )
     yield gauge(
         "lookalike_manifests",
-        "Manifests that events have promised: awaited, or failed to appear.",
+        "Manifests that were promised, or whose hosts failed: awaited, or failed to appear.",
         ["state"],
         [((state,), number) for state, number in awaited.count_awaited(connection).items()],
     )

@@ -16,10 +16,10 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from lookalike import analyses, archive, ledger, limits, logs, sweeping, tracing
+from lookalike import analyses, ledger, limits, logs, sweeping, tracing
 from lookalike.calibration import Calibration
 from lookalike.contract import check_contract
-from lookalike.database import await_connection, connect, make_pool
+from lookalike.database import connect, make_pool, wait_out
 from lookalike.encoders import find_encoder
 from lookalike.envelope import refusals
 from lookalike.errors import ContractError, LostLeaseError
@@ -27,15 +27,15 @@ from lookalike.hosts import SharedHosts
 from lookalike.kinds import KINDS
 from lookalike.ledger import Chunk, Lease
 from lookalike.metrics import serve
-from lookalike.migrate import missing
 from lookalike.services import Endpoints
 from lookalike.settings import Settings
 from lookalike.thumbnails import open_cache
 from workers import metrics
+from workers.entry import enter
 from workers.fetch import Fetcher
 from workers.gate import TurnedAway
 from workers.keeping import Keeper
-from workers.network import Fingerprint, check_fingerprint, load_encoder
+from workers.network import load_encoder
 from workers.patience import in_database
 from workers.pipeline import Pipeline, Work
 from workers.thumbnail import missed
@@ -80,20 +80,9 @@ def start_embedder(settings: Settings, endpoints: Endpoints) -> "Embedder":
     spec = find_encoder(settings.encoder)
     cache = open_cache(settings)
     encoder = load_encoder(spec.name, settings)
-    lifeline = await_connection(database_url, application_name="lookalike worker")
-    if files := missing(lifeline):
-        raise ContractError(f"the database lacks {len(files)} migrations: run `lookalike migrate` first")
-    check_contract(lifeline)
-    archive.add_encoder(lifeline, spec, settings.chunk_size)
-    recorded = archive.recorded_fingerprint(lifeline, spec.name, encoder.fingerprint.to_json())
-    check_fingerprint(encoder, Fingerprint.from_json(recorded))
-    calibration = archive.load_calibration(lifeline, spec.name)
-    time.sleep(sweeping.grace_due(lifeline, settings.lease_seconds))
-    name = sweeping.claim_worker_name(lifeline, socket.gethostname())
-    crashed = sweeping.sweep(lifeline, name).crashed
+    # From its beginning, wherever the database goes away: each part of it may be done twice.
+    lifeline, name, calibration = wait_out(lambda: enter(settings, spec, encoder, database_url))
     log.info("worker %s: %s on %s, batches of %d", name, spec.name, encoder.device, encoder.batch_size)
-    if crashed:
-        log.warning("worker %s: took back %d chunks of a crashed predecessor", name, crashed)
     pool = make_pool(database_url, application_name=f"lookalike worker {name}", max_size=8)
     pool.open()
     fetcher = Fetcher(settings)

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import redis
@@ -108,6 +108,23 @@ def crash_backend(system: System) -> Iterator[None]:
     """One server process dies (-9), and Postgres cuts all others and recovers, as it does after a crash of its own."""
     os.kill(system.random.choice(_backends(system)), signal.SIGKILL)
     yield
+
+
+@contextmanager
+def fill_disk(system: System) -> Iterator[None]:
+    """Fills the disk of Postgres to its last byte; where that stops it, it is started again when there is room.
+
+    Only for a system whose Postgres has a small file system of its own: not among the faults that are drawn.
+    """
+    ballast = system.postgres.folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (2**20, 2**12):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    yield
+    ballast.unlink()
+    system.start_servers()
 
 
 def _backends(system: System) -> list[int]:

@@ -1,12 +1,20 @@
 -- name: await
--- A manifest that an event has promised. An earlier event changes nothing, a later one begins anew; two of one moment
--- (a bag is announced in two ways) are one, of the version that one of them names.
-insert into awaited_manifests as a (address, identifier, version, as_of, outside)
-values (%(address)s, %(identifier)s, %(version)s, %(as_of)s, %(outside)s)
+-- A manifest that is to come. An earlier event changes nothing, a later one begins anew; two of one moment (a bag is
+-- announced in two ways) are one, of the version that one of them names. Who reads a source in between, and cannot tell of
+-- when it is, has it asked for at once, adds what a catalogue says, and takes nothing away: what an event has called all
+-- of a work stays so, under its name. Images are filed under whatever named it first, and only that says whence it moved.
+insert into awaited_manifests as a (
+    address, identifier, version, as_of, outside, whole, moved_from, described, source, reason, detail)
+values (%(address)s, %(identifier)s, %(version)s, %(as_of)s, %(outside)s, %(whole)s, %(moved_from)s, %(described)s,
+    %(source)s, %(reason)s, %(detail)s)
 on conflict (address) do update set
-    identifier = excluded.identifier, outside = excluded.outside, version = coalesce(excluded.version, a.version), as_of = excluded.as_of,
-    promised_at = now(), tries = 0, not_before = now(), failed_at = null, reason = null, detail = ''
-where excluded.as_of >= a.as_of
+    identifier = case when excluded.whole or not a.whole then excluded.identifier else a.identifier end,
+    outside = a.outside and excluded.outside, version = coalesce(excluded.version, a.version),
+    as_of = coalesce(excluded.as_of, a.as_of), whole = a.whole or excluded.whole,
+    moved_from = case when a.source = excluded.source then coalesce(excluded.moved_from, a.moved_from) else a.moved_from end,
+    described = a.described || excluded.described,
+    promised_at = now(), tries = 0, not_before = now(), failed_at = null, reason = excluded.reason, detail = excluded.detail
+where excluded.as_of is null or a.as_of is null or excluded.as_of >= a.as_of
 
 -- name: claim
 -- The manifest that is due for longest. It is due again when whoever takes it says nothing for a while.
@@ -15,23 +23,28 @@ update awaited_manifests set
 where address = (
     select address from awaited_manifests where failed_at is null and not_before <= now()
     order by not_before limit 1 for update skip locked)
-returning address, identifier, version, as_of, outside, tries,
+returning address, identifier, version, as_of, outside, whole, moved_from, described, source, promised_at, tries,
     promised_at < now() - make_interval(secs => 3600 * %(hours)s) as expired
+
+-- name: hold
+-- It takes longer than whoever reads it had thought.
+update awaited_manifests set not_before = now() + make_interval(secs => %(seconds)s)
+where address = %(address)s and promised_at = %(promised_at)s and tries = %(tries)s
 
 -- name: settle
 -- It was read; unless another event came meanwhile, or somebody else has taken it, it is no longer waited for.
-delete from awaited_manifests where address = %(address)s and as_of = %(as_of)s and tries = %(tries)s
+delete from awaited_manifests where address = %(address)s and promised_at = %(promised_at)s and tries = %(tries)s
 
 -- name: postpone
 -- It is not there yet.
 update awaited_manifests set
     not_before = now() + make_interval(secs => %(seconds)s), reason = %(reason)s, detail = %(detail)s
-where address = %(address)s and as_of = %(as_of)s and tries = %(tries)s
+where address = %(address)s and promised_at = %(promised_at)s and tries = %(tries)s
 
 -- name: give_up
 -- It did not appear in time.
 update awaited_manifests set failed_at = now(), reason = %(reason)s, detail = %(detail)s
-where address = %(address)s and as_of = %(as_of)s and tries = %(tries)s
+where address = %(address)s and promised_at = %(promised_at)s and tries = %(tries)s
 
 -- name: list_missing
 -- Those that were given up, the latest first.

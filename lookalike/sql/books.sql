@@ -4,13 +4,15 @@ select name, dimension, active, fingerprint from encoders order by active desc, 
 
 -- name: books
 -- Every registered image counted once, and what else is wrong: images with a vector and a failure of one content, and
--- what the latest audit found but did not repair. What the audit counts anew each time is left to these figures.
+-- what the latest audit found but did not repair. What the audit counts anew each time is left to these figures. Manifests
+-- that are awaited belong to no encoder, and keep all from being complete.
 select b.registered, b.done, b.failed, b.open, b.lost, (
         select count(*) from failures f join {vectors} v on v.image_id = f.image_id and v.revision = f.revision
         where f.encoder = %(encoder)s) + coalesce((
         select sum(f.found - f.repaired) from audit_findings f
         where f.audit = (select id from audits where encoder = %(encoder)s and ended_at is not null order by id desc limit 1)
-          and f.fault not in ('lost', 'outdated', 'twice', 'expired_lease')), 0)::bigint as faults
+          and f.fault not in ('lost', 'outdated', 'twice', 'expired_lease')), 0)::bigint as faults,
+    (select count(*) from awaited_manifests where failed_at is null) as awaited
 from books(%(encoder)s) b
 
 -- name: reasons

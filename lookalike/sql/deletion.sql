@@ -10,10 +10,17 @@ where key = %(key)s and (%(url)s::text is null or url = %(url)s)
 for update
 
 -- name: select_work
--- The images of a work, but those that stay, or were seen later.
+-- The images of a work, but those that stay, or were seen later, or, with own_only, are not the source's own.
 select id from images
 where work = %(work)s and key <> all(%(kept)s) and not coalesce(as_of > coalesce(%(as_of)s::timestamptz, now()), false)
+  and (not %(own_only)s or is_own(source, work, %(source)s))
 order by key for update
+
+-- name: count_foreign
+-- The images of a work that stay because they are not the source's own.
+select count(*) from images
+where work = %(work)s and key <> all(%(kept)s) and not coalesce(as_of > coalesce(%(as_of)s::timestamptz, now()), false)
+  and not is_own(source, work, %(source)s)
 
 -- name: remember_images
 -- Keeps what is needed to know a late announcement, and to bring the images back.

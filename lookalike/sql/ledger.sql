@@ -16,13 +16,17 @@ select pg_advisory_xact_lock_shared(hashtextextended('lookalike deletions', 0))
 -- name: forget_deletions
 -- Announcements of images that were deleted. What was seen later than the deletion, or, where the source cannot tell
 -- when, has other content than what was deleted, is an image again, and so is what lies at another address than the one
--- that is gone; the others leave the batch and are counted.
+-- that is gone; the others leave the batch and are counted. In the order of keys, so that two registrations cannot
+-- deadlock.
 with said as materialized (
     select n.key, not d.by_hand and (
         coalesce(n.url <> d.url, false) or coalesce(n.as_of::timestamptz > d.as_of, n.content <> d.content, false)) as back
     from incoming n cross join lateral (select * from deleted_images d where d.key = n.key offset 0) d
+), locked as materialized (
+    select d.key from deleted_images d where d.key = any(array(select s.key from said s where s.back))
+    order by d.key for update
 ), forgotten as (
-    delete from deleted_images d using said s where s.back and d.key = s.key
+    delete from deleted_images d using locked l where d.key = l.key
 ), dropped as (
     delete from incoming n using said s where not s.back and n.key = s.key
 )

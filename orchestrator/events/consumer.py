@@ -45,6 +45,8 @@ def consume(
     while not stop.is_set():
         try:
             with connect() as connection:
+                # Its counts stand at 0 before its first message: whoever watches them sees the first refusal.
+                progress.add(connection, queue.name, Intake())
                 while not stop.is_set():
                     consumer.step(connection)
                     pause = FIRST_PAUSE

@@ -11,7 +11,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lookalike.errors import SourceError
-from lookalike.images import Announcement, Image, Notice, Position, Refused
+from lookalike.images import Announcement, AwaitedManifest, Image, Notice, Position, Refused
+from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from orchestrator.sources import (
     catalogue,
@@ -45,10 +46,15 @@ _JSON = re.compile(r".*\.(?:json|jsonl|ndjson)(\.gz)?", re.IGNORECASE | re.DOTAL
 
 
 def open_source(spec: str, settings: Settings) -> Iterator[Announcement]:
-    """Yields what a source announces, from its beginning: images, and Refused for what is none; see `read_source`."""
+    """Yields what a source announces, from its beginning: images, and Refused for what is none; see `read_source`.
+
+    Manifests that cannot be read for the moment are Refused as unreachable: nobody waits for them here.
+    """
     for notice in read_source(spec, settings):
         if isinstance(notice, Image | Refused):
             yield notice
+        elif isinstance(notice, AwaitedManifest):
+            yield Refused(without_secrets(notice.address), Reason.UNREACHABLE, notice.detail)
 
 
 def read_source(spec: str, settings: Settings, position: Position | None = None) -> Iterator[Notice]:

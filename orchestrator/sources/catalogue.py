@@ -108,7 +108,7 @@ def _pages(web: Web, url: str, name: str, known: Mapping[str, object]) -> Iterat
 def _load(web: Web, address: str) -> Resource:
     """Returns a page of results. Raises _TooManyError, and SourceError for what is none."""
     try:
-        document = web.json(address)
+        document = web.json(address, patiently=True)
     except AnswerError as error:
         if error.status == HTTPStatus.BAD_REQUEST and _TOO_MANY.search(_description(error.page)):
             raise _TooManyError from None

@@ -5,7 +5,7 @@ Nothing is registered that is not open to everybody; what is not is refused by i
 
 from collections.abc import Iterator
 
-from lookalike.images import Announcement, Checkpoint, Refused
+from lookalike.images import Announcement, AwaitedManifest, Checkpoint, Refused
 from lookalike.reasons import Reason
 from orchestrator.sources.iiif import Crawl
 from orchestrator.sources.manifest import Described, Resource, resources
@@ -25,7 +25,7 @@ def is_record(value: object) -> bool:
     return _text(value, "type") in _WORKS and "title" in value
 
 
-def read_record(record: Resource, crawl: Crawl) -> Iterator[Announcement]:
+def read_record(record: Resource, crawl: Crawl) -> Iterator[Announcement | AwaitedManifest]:
     """Yields the images of a record; the crawl follows its manifests, each once.
 
     Records of other kinds (works that were deleted or redirected), and works that are not digitised, have none.
@@ -41,7 +41,7 @@ def read_record(record: Resource, crawl: Crawl) -> Iterator[Announcement]:
             yield notice
 
 
-def _image(record: Resource, crawl: Crawl) -> Iterator[Announcement | Checkpoint]:
+def _image(record: Resource, crawl: Crawl) -> Iterator[Announcement | AwaitedManifest | Checkpoint]:
     """Yields the image by its own service, or else its thumbnail's, or else all that its manifest shows."""
     where = f"image {record.get('id')}"
     source = record.get("source")
@@ -59,7 +59,7 @@ def _image(record: Resource, crawl: Crawl) -> Iterator[Announcement | Checkpoint
     yield Refused(printable(where), Reason.NO_IMAGE, "nothing")
 
 
-def _work(record: Resource, crawl: Crawl) -> Iterator[Announcement | Checkpoint]:
+def _work(record: Resource, crawl: Crawl) -> Iterator[Announcement | AwaitedManifest | Checkpoint]:
     where = f"work {record.get('id')}"
     for item in resources(record.get("items")):
         for location in resources(item.get("locations")):
@@ -69,7 +69,7 @@ def _work(record: Resource, crawl: Crawl) -> Iterator[Announcement | Checkpoint]
 
 def _location(
     location: Resource, where: str, work: Resource, crawl: Crawl
-) -> Iterator[Announcement | Checkpoint]:
+) -> Iterator[Announcement | AwaitedManifest | Checkpoint]:
     closed = _closed(location)
     url = _text(location, "url")
     described = Described(

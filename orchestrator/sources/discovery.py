@@ -4,13 +4,13 @@ A stream has no end: its position lasts, and each reading goes on behind the one
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lookalike.errors import SourceError
 from lookalike.images import AwaitedManifest, Checkpoint, Notice, Position, Refused, Removal
 from lookalike.reasons import Reason
 from orchestrator.sources.discovery_stream import Activity, Spool, collect
-from orchestrator.sources.iiif import Crawl, read_document, refused
+from orchestrator.sources.iiif import Crawl, awaited, read_document, refused
 from orchestrator.sources.manifest import Described, Resource
 from orchestrator.sources.records import without_secrets
 from orchestrator.sources.web import PassingError, Web, fingerprint
@@ -22,11 +22,12 @@ def read_stream(
     """Yields what the activities since the position mean for images, from the oldest to the newest.
 
     Manifests and collections that were created, updated or added are read, and their images announced as of
-    the activity's time; pages that a manifest has no more, and works that are gone, are Removals. A moved
-    manifest is read in its new place first. What cannot be read or understood is Refused; a manifest whose host
-    fails for the moment is awaited like one that an event has promised. After each page of
-    the stream comes a lasting Checkpoint. A stream without times (level 0) is read as a whole each time.
-    Raises SourceError when a page of the stream cannot be had; nothing has been read then.
+    the activity's time; pages that a manifest has no more, and works that are gone, are Removals: of what the
+    stream says is gone, those images that are its own. A moved manifest is read in its new place first. What
+    cannot be read or understood is Refused; a manifest whose host fails for the moment is awaited like one that
+    an event has promised. After each page of the stream comes a lasting Checkpoint. A stream without times
+    (level 0) is read as a whole each time. Raises SourceError when a page of the stream cannot be had, one
+    whose host fails after some minutes; nothing has been read then.
     """
     name = fingerprint(address)
     known = position if position is not None and position.get("discovery") == name else {}
@@ -92,7 +93,7 @@ def _meant(web: Web, activity: Activity) -> Iterator[Notice]:
     """Yields what one activity means: images that are there now, and what is gone."""
     as_of = activity.time or None
     if activity.kind in ("delete", "remove"):
-        yield Removal(work=activity.object, as_of=as_of)
+        yield Removal(work=activity.object, as_of=as_of, own_only=True)
     elif activity.kind == "move":
         yield from _manifest(web, activity.target, as_of, gone_from=activity.object)
     elif activity.object_kind == "collection":
@@ -102,18 +103,33 @@ def _meant(web: Web, activity: Activity) -> Iterator[Notice]:
 
 
 def _manifest(web: Web, address: str, as_of: str | None, gone_from: str) -> Iterator[Notice]:
-    """Yields the images of a manifest and, when all of it could be read, that no others are of that work."""
+    """Yields the images of a manifest and, when all of it could be read, that no others are of that work.
+
+    Its own host says what a manifest no longer shows; that it has moved, only the stream says.
+    """
+    described = Described(work=address, as_of=as_of)
+    has_moved = gone_from != address
     try:
-        document = read_document(web, address, Described(work=address, as_of=as_of))
+        document = read_document(web, address, described)
     except PassingError as error:
-        # The stream will not tell of it again, unless it has no times, and then it is read as a whole.
-        outside = not web.is_own(address)
-        yield AwaitedManifest(address, address, None, as_of, outside) if as_of else refused(address, error)
+        # The stream will not tell of it again.
+        yield _whole(web, address, error, as_of, gone_from)
         return
     except SourceError as error:
         yield refused(address, error)
         return
     yield from document.refused
     yield from document.images
-    if document.is_complete:
-        yield Removal(work=gone_from, kept=frozenset(each.key for each in document.images), as_of=as_of)
+    if document.awaited:
+        fault = PassingError(document.awaited[0].detail)
+        yield _whole(web, address, fault, as_of, gone_from)
+    elif document.is_complete:
+        kept = frozenset(each.key for each in document.images)
+        yield Removal(work=gone_from, kept=kept, as_of=as_of, own_only=has_moved)
+
+
+def _whole(web: Web, address: str, error: PassingError, as_of: str | None, gone_from: str) -> AwaitedManifest:
+    """A manifest, or a work of several, that is read in one and later."""
+    moved_from = gone_from if gone_from != address else None
+    later = awaited(web, address, error, Described(as_of=as_of))
+    return replace(later, whole=True, moved_from=moved_from)

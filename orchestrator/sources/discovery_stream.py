@@ -163,7 +163,7 @@ def _linked(web: Web, link: object, direction: str, base: str) -> Iterator[tuple
 def _load(web: Web, address: str) -> Resource:
     if not address.lower().startswith(("http://", "https://")):
         raise SourceError(f"{printable(address)}: the pages of a stream of changes have http(s) addresses")
-    page = web.json(address)
+    page = web.json(address, patiently=True)
     if not isinstance(page, dict) or not isinstance(page.get("orderedItems"), list):
         raise SourceError(f"{without_secrets(address)} is no page of a stream of changes")
     return page

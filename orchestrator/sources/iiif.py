@@ -1,18 +1,20 @@
 """Reads IIIF Presentation manifests and collections, nested and paged, from the web or a file.
 
-It reads one document at a time and never stops for a bad one: inside a collection it is Refused.
+It reads one document at a time and never stops for a bad one: inside a collection it is Refused, or awaited where its
+host fails for the moment. A collection is never quietly shorter than it is: where a page of it cannot be had for the
+moment, what is awaited is the collection, or the source ends with that error.
 """
 
 import gzip
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeGuard
 
 from lookalike.errors import ForbiddenAddressError, SourceError
-from lookalike.images import Announcement, Checkpoint, Image, Notice, Position, Refused
+from lookalike.images import Announcement, AwaitedManifest, Checkpoint, Image, Notice, Position, Refused
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from orchestrator.sources.manifest import (
@@ -25,8 +27,16 @@ from orchestrator.sources.manifest import (
     kind,
     resources,
 )
-from orchestrator.sources.records import printable, without_secrets
-from orchestrator.sources.web import MAX_DOCUMENT, AnswerError, OutageError, Web, fingerprint, parse_json
+from orchestrator.sources.records import has_scheme, joined, printable, without_secrets
+from orchestrator.sources.web import (
+    MAX_DOCUMENT,
+    AnswerError,
+    OutageError,
+    PassingError,
+    Web,
+    fingerprint,
+    parse_json,
+)
 
 _MAX_DEPTH = 20  # collections within collections
 _MEMBERS = ("items", "members", "collections", "manifests")
@@ -34,10 +44,11 @@ _MEMBERS = ("items", "members", "collections", "manifests")
 
 @dataclass(frozen=True)
 class Document:
-    """What one manifest, or a collection with all that it holds, announces."""
+    """What one manifest, or a collection with all that it holds, announces; `awaited`: some of it is still to come."""
 
     images: tuple[Image, ...]
     refused: tuple[Refused, ...]
+    awaited: tuple[AwaitedManifest, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -45,7 +56,9 @@ class Document:
 
         Canvases without a still image are no fault; a manifest without any canvas is.
         """
-        return all(each.reason is Reason.NO_IMAGE and each.detail != EMPTY_MANIFEST for each in self.refused)
+        return not self.awaited and all(
+            each.reason is Reason.NO_IMAGE and each.detail != EMPTY_MANIFEST for each in self.refused
+        )
 
 
 def read_url(url: str, settings: Settings, position: Position | None = None) -> Iterator[Notice]:
@@ -73,10 +86,11 @@ def read(web: Web, document: object, address: str, position: Position | None = N
     """Yields the images of a manifest or collection that was found at the address, in its order.
 
     Collections are followed wherever they lead, each once (so cycles end), 20 deep at most, page by page;
-    what cannot be read there is a Refused. Their members are fetched from the web. After each manifest of a
-    collection comes a Checkpoint. From a position on, manifests that were read are not read again, unless
-    the collection has changed before it. Raises SourceError when the document is neither manifest nor
-    collection.
+    what cannot be read there is a Refused, or an AwaitedManifest where asking again may help. Their members are
+    fetched from the web. After each manifest of a collection comes a Checkpoint. From a position on, manifests
+    that were read are not read again, unless the collection has changed before it. Raises SourceError when the
+    document is neither manifest nor collection, and PassingError when a page of the collection could not be had
+    for some minutes.
     """
     name = fingerprint(address)
     try:
@@ -95,6 +109,25 @@ def read_document(web: Web, address: str, described: Described | None = None) ->
     return Document(
         tuple(each for each in found if isinstance(each, Image)),
         tuple(each for each in found if isinstance(each, Refused)),
+        tuple(each for each in found if isinstance(each, AwaitedManifest)),
+    )
+
+
+def awaited(
+    web: Web, address: str, error: PassingError, described: Described | None = None
+) -> AwaitedManifest:
+    """Returns what is to be read later, since its host fails for the moment."""
+    said = {name: value for name, value in asdict(described).items() if value} if described else {}
+    as_of = said.pop("as_of", None)
+    return AwaitedManifest(
+        address,
+        address,
+        None,
+        as_of,
+        outside=not web.is_own(address),
+        whole=False,
+        described=said,
+        detail=printable(str(error)),
     )
 
 
@@ -126,8 +159,10 @@ class Crawl:
 
     def read(
         self, document: object, address: str, described: Described | None = None
-    ) -> Iterator[Announcement | Checkpoint]:
-        """Yields the images of a document. Raises SourceError when it is neither manifest nor collection."""
+    ) -> Iterator[Announcement | AwaitedManifest | Checkpoint]:
+        """Yields the images of a document. Raises SourceError when it is neither manifest nor collection, PassingError
+        when a page of it cannot be had for the moment.
+        """
         if not isinstance(document, dict) or (sort := _sort(document)) is None:
             raise SourceError(
                 f"{without_secrets(address)} is neither a IIIF manifest nor a collection; give one"
@@ -139,22 +174,32 @@ class Crawl:
         else:
             yield from self._collection(document, address, described)
 
-    def follow(self, address: str, described: Described | None = None) -> Iterator[Announcement | Checkpoint]:
-        """Yields the images of what is at the address, unless it was read before; a Refused when it is unreadable."""
+    def follow(
+        self, address: str, described: Described | None = None
+    ) -> Iterator[Announcement | AwaitedManifest | Checkpoint]:
+        """Yields the images of what is at the address, unless it was read before; a Refused when it is unreadable, an
+        AwaitedManifest when it, or a page of it, cannot be had for the moment.
+        """
         if hash(address) in self._seen:
             return
         self._seen.add(hash(address))
+        depth = len(self._way)
         try:
             yield from self.read(self._load(address), address, described)
+        except PassingError as error:
+            # The whole of it is read later: no position within it counts.
+            del self._way[depth:]
+            self.resume = []
+            yield awaited(self.web, address, error, described)
         except SourceError as error:
             yield refused(address, error)
 
     def _collection(
         self, document: Resource, address: str, described: Described | None
-    ) -> Iterator[Announcement | Checkpoint]:
+    ) -> Iterator[Announcement | AwaitedManifest | Checkpoint]:
         """Yields the images of a collection: its own members, then those of its pages."""
         self._seen.update({hash(address), hash(identifier(document))})
-        for number, member in enumerate(self._members(document, address)):
+        for number, (member, base) in enumerate(self._members(document, address)):
             if isinstance(member, Refused):
                 yield member
                 continue
@@ -162,7 +207,7 @@ class Crawl:
             if self._is_done(step):
                 continue
             self._way.append(step)
-            yield from self._member(member, address, described)
+            yield from self._member(member, _resolved(base, member), address, described)
             if self.name and not self.resume:
                 yield self._checkpoint()
             self._way.pop()
@@ -186,35 +231,44 @@ class Crawl:
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint({"iiif": self.name, "path": [[step.number, step.member] for step in self._way]})
 
-    def _members(self, document: Resource, address: str) -> Iterator[object]:
-        """Yields the members of a collection and of its pages, and a Refused for a page that cannot be read."""
-        pages = {address, identifier(document)}
+    def _members(self, document: Resource, address: str) -> Iterator[tuple[object, str]]:
+        """Yields the members of a collection and of its pages, each with the address of what names it, and a Refused
+        for a page that cannot be read.
+
+        Raises PassingError when the host of a page fails for longer than a document is worth.
+        """
+        base = address if _is_http(address) else identifier(document)
+        pages = {address, base, _resolved(base, document)}
         while True:
             listed: set[str] = set()  # version 2 may name a member twice, in `members` and in `manifests`
             for name in _MEMBERS:
                 for member in as_list(document.get(name)):
                     if not (identifier(member) and identifier(member) in listed):
-                        yield member
+                        yield member, base
                     listed.add(identifier(member))
             links = filter(None, (document.get("first"), document.get("next")))
-            following = next((page for page in links if identifier(page) not in pages), None)
+            found = [(page, _resolved(base, page)) for page in links]
+            following, at = next(((page, at) for page, at in found if at not in pages), (None, ""))
             if following is None:
                 return
-            address = identifier(following)
-            pages.add(address)
+            pages.add(at)
+            base = at or base
             try:
-                document = following if _is_embedded(following) else self._load(address)
+                document = following if _is_embedded(following) else self._load(at, is_page=True)
+            except PassingError:
+                raise
             except SourceError as error:
-                yield refused(address, error)
+                yield refused(at, error), base
                 return
 
     def _member(
-        self, member: object, parent: str, described: Described | None
-    ) -> Iterator[Announcement | Checkpoint]:
-        address = identifier(member)
+        self, member: object, address: str, parent: str, described: Described | None
+    ) -> Iterator[Announcement | AwaitedManifest | Checkpoint]:
         if isinstance(member, dict) and _is_embedded(member):
             try:
                 yield from self.read(member, address or parent, described)
+            except PassingError:
+                raise  # a page of it: whoever holds it is read later, as it may not have an address of its own
             except SourceError as error:
                 yield refused(address or parent, error)
         elif address:
@@ -224,10 +278,10 @@ class Crawl:
                 printable(parent), Reason.UNREADABLE_MANIFEST, "a member of the collection has no id"
             )
 
-    def _load(self, address: str) -> Resource:
-        if not address.lower().startswith(("http://", "https://")):
+    def _load(self, address: str, *, is_page: bool = False) -> Resource:
+        if not _is_http(address):
             raise SourceError("only http and https addresses are followed")
-        document = self.web.json(address)
+        document = self.web.json(address, patiently=is_page)
         if not isinstance(document, dict):
             raise SourceError("it is not a JSON object")
         return document
@@ -242,6 +296,19 @@ def refused(address: str, error: SourceError) -> Refused:
     if isinstance(error, ForbiddenAddressError):
         reason = Reason.FORBIDDEN_ADDRESS
     return Refused(without_secrets(address), reason, printable(str(error)))
+
+
+def _is_http(address: str) -> bool:
+    return address.lower().startswith(("http://", "https://"))
+
+
+def _resolved(base: str, resource: object) -> str:
+    """Returns the address of what a document at `base` names, which may be relative to it (RFC 3986); "" for none.
+
+    Where it leads is looked at by the guard when it is opened, as with any address from outside.
+    """
+    named = identifier(resource)
+    return joined(base, named) if named and _is_http(base) and not has_scheme(named) else named
 
 
 def _path_in(position: Position | None, name: str) -> list[_Step]:

@@ -37,6 +37,8 @@ MAX_DOCUMENT = 64 * 2**20
 """Largest manifest or collection in bytes, unpacked; Python takes about ten times as much to hold it."""
 
 _MAX_FAILURES = 20  # in a row: then it is the host or the network that fails, not single documents
+# A page that leads to all that follows is worth more tries than a document of many: with doubling pauses, some minutes.
+_MORE_TRIES = 4
 _MAX_ERROR_PAGE = 2**16
 _LONGEST_WAIT = 120.0  # seconds; a host that asks for more is counted as not answering
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -82,18 +84,23 @@ class Web:
     """A pool of connections with the limits of the settings. For one thread, and for `with`.
 
     `given` is the address of the source, where the operator has given one; all others come from outside, see Transport.
+    With `once` each host is asked once: the caller has pauses of its own.
     """
 
-    def __init__(self, settings: Settings, given: str | None = None) -> None:
+    def __init__(self, settings: Settings, given: str | None = None, *, once: bool = False) -> None:
         self._settings = settings
         self._transport = Transport(settings, _HEADERS, given)
-        self._retrying = Retrying(
+        self._retrying = self._trying(1 if once else settings.tries)
+        self._insisting = self._trying(1 if once else settings.tries + _MORE_TRIES)
+        self._failures = 0
+
+    def _trying(self, tries: int) -> Retrying:
+        return Retrying(
             retry=retry_if_exception_type(PassingError),
-            stop=stop_after_attempt(settings.tries),
+            stop=stop_after_attempt(tries),
             wait=self._pause,
             reraise=True,
         )
-        self._failures = 0
 
     def __enter__(self) -> "Web":
         return self
@@ -101,15 +108,15 @@ class Web:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def json(self, url: str) -> object:
-        """Returns the parsed JSON at the address.
+    def json(self, url: str, *, patiently: bool = False) -> object:
+        """Returns the parsed JSON at the address; `patiently`: a host that fails is asked again for some minutes.
 
         Raises SourceError that says why there is none: an AnswerError, when the host refused it; an
         OutageError, when for the twentieth time in a row it was refused (403, by which some hosts say that
         they are asked too much) or failed in a way that passes.
         """
         try:
-            text = self._retrying(self._download, url)
+            text = (self._insisting if patiently else self._retrying)(self._download, url)
         except SourceError as error:
             self._count(error)
             raise

@@ -246,7 +246,7 @@ def test_a_source_that_does_not_work_tells_no_secret(
 def test_programs_that_wait_for_a_server_tell_no_password(
     wrong: str, database_url: str, broker_url: str, tmp_path: Path
 ) -> None:
-    """Worker and orchestrator that cannot log in say so again and again, and never the password."""
+    """Worker and orchestrator that cannot log in say so, and never the password."""
     urls = {"DATABASE_URL": database_url, "BROKER_URL": broker_url}
     place = urls[wrong].partition("@")[2]
     user = "lookalike" if wrong == "DATABASE_URL" else ""

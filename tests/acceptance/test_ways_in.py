@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lookalike import books
 from lookalike.database import Connection
 from tests.pictures import jpeg, near_copy, photographs
 from tests.servers import Lookalike, aws_server, http_server, notifying_bucket, wait_until
+from tests.sites import Site, serving
 
 ENCODER = "efficientnet-lite0"
 LINES = 50_000
@@ -110,3 +112,36 @@ def test_an_upload_is_searchable_during_a_backfill(
     queue = next(s for s in status["sources"] if s["name"] == "sqs:scans")
     # The bucket's notification began with a test event, which says nothing of images.
     assert (queue["new"], queue["deleted"], queue["refused"]) == (1, 1, {})
+
+
+@pytest.mark.slow
+def test_a_run_waits_for_manifests_whose_host_fails(
+    lookalike: Callable[..., Lookalike], connection: Connection
+) -> None:
+    """It is not over before they were read; killed, it reads them when it is run again, without the source."""
+    system = lookalike(LOOKALIKE_TRIES="1", LOOKALIKE_ALLOW_NETWORKS="127.0.0.0/8")
+    with serving(Site()) as site:
+        for number, picture in enumerate(photographs()[:2], 1):
+            body = {"id": f"SITE/{number}.jpg", "type": "Image", "format": "image/jpeg"}
+            canvas = {"type": "Canvas", "id": f"SITE/c{number}", "items": [{"items": [{"body": body}]}]}
+            site.pages[f"/m{number}"] = {"id": f"SITE/m{number}", "type": "Manifest", "items": [canvas]}
+            site.pages[f"/{number}.jpg"] = (200, {"Content-Type": "image/jpeg"}, jpeg(picture))
+        there, site.pages["/m1"] = site.pages["/m1"], (503, {}, b"")
+        site.pages["/top"] = {"id": "SITE/top", "type": "Collection", "items": ["SITE/m1", "SITE/m2"]}
+        process = system.start("run", f"{site.url}/top")
+        wait_until(
+            lambda: count(connection, "select count(*) from chunks where state = 'done'") == 1,
+            120,
+            system.logs,
+        )
+        time.sleep(3)
+        assert process.poll() is None, system.logs()
+        assert json.loads(system.run("status", "--json").stdout)["manifests"]["awaited"] == 1
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        site.pages["/m1"] = there
+        connection.execute("update awaited_manifests set not_before = now()")
+        shown = json.loads(system.run("run", "--json").stdout)
+        assert (shown["registered"], shown["done"], shown["complete"]) == (2, 2, True)
+        assert connection.execute("select count(*) from awaited_manifests").fetchone() == (0,)
+        assert site.asked.count("/top") == 1

@@ -1,6 +1,7 @@
 """Deletions: out of every search at once, remembered against late announcements, and safe beside work under way."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,10 @@ from lookalike.errors import UnknownImageError
 from lookalike.images import Image, Removal
 from lookalike.ledger import Failure, Registered, RetryPolicy
 from lookalike.reasons import Reason
+from orchestrator.intake import take_in
+from orchestrator.progress import Intake
 from tests.factories import TINY, make_images, make_vectors
+from tests.servers import wait_until
 
 POLICY = RetryPolicy(3, 0.01)
 EARLY, NOON, LATE = (f"2026-11-25T{hour}:00:00+00:00" for hour in ("08", "12", "18"))
@@ -67,6 +71,97 @@ def test_a_work_is_deleted_but_for_what_stays(archived: Connection) -> None:
 
     assert keys(archived) == [f"image/0000{n}" for n in range(1, 6)]
     assert books.count_books(archived, "tiny") == books.Books(5, 5, 0, 0, 0)
+
+
+STREAM = "https://iiif.museum.example/changes"
+
+
+@pytest.mark.parametrize(
+    ("source", "work", "by", "gone"),
+    [
+        (STREAM, "https://elsewhere.example/m1", STREAM, True),
+        ("https://IIIF.museum.example/top", "w1", STREAM, True),
+        ("https://iiif.museum.example/top (0a1b2c3d)", "w1", STREAM, True),
+        ("top.json", "https://user@iiif.museum.example/m1", STREAM, True),
+        (None, "https://iiif.museum.example/m1", STREAM, True),
+        ("https://archive.example/top", "https://archive.example/m1", STREAM, False),
+        (
+            "https://iiif.museum.example.evil/top",
+            "https://iiif.museum.example@evil.example/m1",
+            STREAM,
+            False,
+        ),
+        ("https://iiif.museum.example:8443/top", "w1", STREAM, False),
+        ("https://archive.example/?https://iiif.museum.example/", "w1", STREAM, False),
+        (None, "w1", STREAM, False),
+        ("top.json", "w1", "changes.json", False),
+        ("changes.json", "w1", "changes.json", True),
+    ],
+)
+def test_a_stream_deletes_only_what_is_its_own(
+    archived: Connection, source: str | None, work: str, by: str, gone: bool
+) -> None:
+    """That is what it announced first, and what its host has: the manifest, or the source that announced it."""
+    ledger.register(archived, [Image("m1", "http://h/m1", work=work)], source=source)
+    removal = Removal(work=work, own_only=True)
+    assert deletion.remove(archived, removal, by) == int(gone)
+    assert deletion.count_foreign(archived, removal, by) == int(not gone)
+    assert ("m1" in keys(archived)) is not gone
+    assert deletion.remove(archived, Removal(work=work), by) == int(not gone), "its own host says so"
+
+
+def test_a_foreign_deletion_is_refused_by_name(archived: Connection) -> None:
+    """Who says that somebody else's images are gone is counted, with how many stay."""
+    work = "https://archive.example/m1"
+    ledger.register(archived, [Image("m1", "http://h/m1", work=work)], source="https://archive.example/top")
+    intake = Intake()
+    take_in(
+        archived, STREAM, [Removal(work=work, own_only=True), Removal(work="none", own_only=True)], 4, intake
+    )
+    assert (intake.deleted, intake.refused) == (0, {"foreign_deletion": 1})
+    assert [(each.where, each.detail[:14]) for each in intake.examples] == [(work, "1 images stay:")]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_deletions_are_forgotten_in_one_order(archived: Connection, database_url: str, order: int) -> None:
+    """Two sessions that bring back the same images in opposite orders wait for each other, and never in a circle."""
+    names = [f"gone-{number:02}" for number in range(20)]
+    for name in names:
+        deletion.remove(archived, Removal(key=name, as_of=EARLY))
+    back = [Image(name, f"http://h/{name}", as_of=LATE) for name in names[::order]]
+    with ThreadPoolExecutor() as pool, connect(database_url, application_name="holds the first") as first:
+        with first.transaction():
+            first.execute("select from deleted_images where key = %s for update", [names[0]])
+            waiting = pool.submit(register_once, database_url, back)
+            waits = "select exists (select from pg_locks where not granted)"
+            wait_until(lambda: archived.execute(waits).fetchone() == (True,), 10, "it to wait for the first")
+            free = (
+                "select count(*) from (select from deleted_images where key <> %s for update skip locked) f"
+            )
+            assert archived.execute(free, [names[0]]).fetchone() == (len(names) - 1,), "it holds a later one"
+            first.execute("delete from deleted_images where key = any(%s)", [names])
+        assert waiting.result(10).new == len(names)
+
+
+def test_two_sessions_forget_the_same_deletions_at_once(archived: Connection, database_url: str) -> None:
+    """Again and again, in opposite orders: nobody is ended as a victim of a deadlock."""
+    names = [f"gone-{number:03}" for number in range(100)]
+    for turn in range(5):
+        later = f"2026-11-26T{turn:02}:00:00+00:00"
+        archived.execute(
+            "insert into deleted_images (key, as_of) select unnest(%s::text[]), %s on conflict do nothing",
+            [names, EARLY],
+        )
+        images = [Image(name, f"http://h/{name}/{turn}", as_of=later) for name in names]
+        with ThreadPoolExecutor(2) as pool:
+            done = list(pool.map(lambda each: register_once(database_url, each), [images, images[::-1]]))
+        assert sum(each.new for each in done) == (len(names) if turn == 0 else 0)
+        assert archived.execute("select count(*) from deleted_images").fetchone() == (0,)
+
+
+def register_once(database_url: str, images: list[Image]) -> Registered:
+    with connect(database_url, application_name="registers") as connection:
+        return ledger.register(connection, images)
 
 
 def test_what_cataloguing_knows_of_an_image_goes_with_it(archived: Connection) -> None:

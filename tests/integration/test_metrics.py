@@ -3,6 +3,7 @@
 import itertools
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -21,8 +22,10 @@ from lookalike.queue import Broker, make_app
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from orchestrator import metrics as orchestrator_metrics
+from orchestrator import progress
 from orchestrator import watch as watching_module
 from orchestrator.dispatch import Dispatcher
+from orchestrator.progress import Intake
 from orchestrator.watch import PART, Watch, watching
 from tests.conftest import embedded_settings
 from tests.factories import TINY, make_images, make_vectors
@@ -87,6 +90,29 @@ def test_the_orchestrator_sees_the_archive(
     }  # fmt: skip
     assert {key: seen.get(key) for key in expected} == pytest.approx(expected)
     assert 0 <= seen["lookalike_oldest_chunk_seconds", "tiny", "backfill", "pending"] < 60
+
+
+def test_the_first_refusal_of_a_source_is_one_more(
+    archived: Connection, settings: Settings, broker: Broker, broker_url: str
+) -> None:
+    """What a rule counts stands at 0 before it, also where the source came with it; what is old is shown as it is."""
+
+    def shown(watch: Watch) -> dict[str, float]:
+        watch._due.clear()
+        watch.step(archived)
+        seen = values(watch.collect())
+        names = ("old", "quiet", "new")
+        found = {name: seen.get(("lookalike_source_refused", name, "unknown_event")) for name in names}
+        return {name: number for name, number in found.items() if number is not None}
+
+    refused = Intake(refused=Counter(unknown_event=3))
+    progress.add(archived, "old", refused)
+    progress.add(archived, "quiet", Intake())
+    watch = Watch(settings, broker, broker_url)
+    assert shown(watch) == {"old": 3, "quiet": 0}
+    progress.add(archived, "new", refused)
+    assert shown(watch) == {"old": 3, "quiet": 0, "new": 0}
+    assert shown(watch) == {"old": 3, "quiet": 0, "new": 3}
 
 
 def test_an_index_that_is_being_built_is_seen(

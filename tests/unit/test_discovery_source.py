@@ -188,7 +188,8 @@ def test_what_cannot_be_read_for_the_moment_is_awaited(site: Site) -> None:
     site.pages["/n"] = manifest("n", "b")
     found = notices(address)
     awaited = [each for each in found if isinstance(each, AwaitedManifest)]
-    assert awaited == [AwaitedManifest(f"{site.url}/m", f"{site.url}/m", None, as_of(1))]
+    detail = f"{site.url}/m answered 503 Service Unavailable; try again later"
+    assert awaited == [AwaitedManifest(f"{site.url}/m", f"{site.url}/m", None, as_of(1), detail=detail)]
     assert said(found, site) == [("b", "n", as_of(2)), ("-", "n", as_of(2), "b")]
     assert last_position(found)["endTime"] == as_of(2)
 
@@ -373,6 +374,36 @@ def test_a_position_of_another_stream_is_ignored(site: Site) -> None:
         assert said(notices(spec, position), site)[0] == ("a1", "a", as_of(1))
 
 
+def test_what_else_is_awaited(site: Site) -> None:
+    """So is a manifest that has moved, a part of a collection, and one of a stream that knows no times."""
+    site.pages |= {
+        "/m": (503, {}, b"busy"),
+        "/col": {"id": "SITE/col", "type": "Collection", "items": [{"id": "SITE/m", "type": "Manifest"}]},
+    }
+    target = {"target": {"id": "SITE/m", "type": "Manifest"}}
+    moved = waited(notices(serve_stream(site, [activity("Move", "old", at(1), **target)])))
+    assert moved == [("m", True, "old", as_of(1))]
+    part = waited(notices(serve_stream(site, [activity("Update", "col", at(1), of="Collection")])))
+    assert part == [("m", False, None, as_of(1))]
+    work = waited(notices(serve_stream(site, [activity("Update", "col", at(1))])))
+    assert work == [("col", True, None, as_of(1))]
+    timeless = {"type": "Update", "object": {"id": "SITE/m", "type": "Manifest"}}
+    assert waited(notices(serve_stream(site, [timeless]))) == [("m", True, None, None)]
+
+
+def waited(found: Sequence[Notice]) -> list[tuple[object, ...]]:
+    """What is awaited: name, whether it is all of its work, where it was, of when."""
+
+    def name(address: str | None) -> str | None:
+        return address and address.rpartition("/")[2]
+
+    return [
+        (name(each.address), each.whole, name(each.moved_from), each.as_of)
+        for each in found
+        if isinstance(each, AwaitedManifest)
+    ]
+
+
 # ------------------------------------------------------------------------------------------------------------- shapes
 
 
@@ -430,6 +461,20 @@ def test_a_page_that_cannot_be_had_stops_the_stream(site: Site, page: Json, advi
         site.pages["/all"] = {"type": "OrderedCollection", "last": address}
         with pytest.raises(SourceError, match="have http"):
             notices(spec)
+
+
+def test_a_page_whose_host_fails_for_the_moment(site: Site) -> None:
+    """It is asked for longer than a manifest; then the stream breaks off, announces nothing, and goes on later."""
+    site.pages |= {"/a": manifest("a", "a1"), "/b": manifest("b", "b1")}
+    spec = serve_stream(site, [activity("Create", "a", at(1))], [activity("Create", "b", at(2))])
+    there, site.pages["/page-0"] = site.pages["/page-0"], (503, {}, b"")
+    found: list[Notice] = []
+    with pytest.raises(SourceError, match="page-0 answered 503"):
+        found.extend(read_source(spec, SETTINGS))
+    assert found == []
+    assert site.asked.count("/page-0") > 2 * SETTINGS.tries
+    site.pages["/page-0"] = [(429, {"Retry-After": "0"}, b"")] * (2 * SETTINGS.tries) + [there]
+    assert [each[0] for each in said(notices(spec), site) if each[0] != "-"] == ["a1", "b1"]
 
 
 def test_a_stream_in_a_file(site: Site, tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ import gzip
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lookalike.errors import SourceError
-from lookalike.images import Announcement, Checkpoint, Image, Notice, Position, Refused
+from lookalike.images import Announcement, AwaitedManifest, Checkpoint, Image, Notice, Position, Refused
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from orchestrator.sources import open_source, read_source
@@ -488,7 +489,9 @@ def test_unreadable_members_are_refused_one_by_one(site: Site) -> None:
     assert numbers(found) == [1]
     assert refusals(found) == [
         (f"{site.url}/gone", Reason.NOT_FOUND),
-        *((f"{site.url}/{name}", Reason.UNREADABLE_MANIFEST) for name in members[1:-1]),
+        *((f"{site.url}/{name}", Reason.UNREADABLE_MANIFEST) for name in members[1:5]),
+        (f"{site.url}/cut", Reason.UNREACHABLE),
+        (f"{site.url}/loop", Reason.UNREADABLE_MANIFEST),
         ("file:///etc/passwd", Reason.UNREADABLE_MANIFEST),
         (f"{site.url}/top", Reason.UNREADABLE_MANIFEST),
         (f"{site.url}/top", Reason.UNREADABLE_MANIFEST),
@@ -504,6 +507,115 @@ def test_an_unreadable_page_keeps_the_images_before_it(site: Site) -> None:
     found = read(f"{site.url}/top")
     assert numbers(found) == [1]
     assert refusals(found) == [(f"{site.url}/p2", Reason.NOT_FOUND)]
+
+
+def test_members_whose_host_fails_for_the_moment_are_awaited(site: Site) -> None:
+    """They are named with what they belong to, the rest is read, and the position lies behind them."""
+    site.pages = {
+        "/top": {"type": "Collection", "items": ["SITE/busy", "SITE/cut", "SITE/m1"]},
+        "/busy": (503, {}, b""),
+        "/cut": (200, {"Content-Length": "100"}, b"{}"),
+        "/m1": book(1),
+    }
+    found = notices(f"{site.url}/top")
+    assert numbers(found) == [1]
+    awaited = [each for each in found if isinstance(each, AwaitedManifest)]
+    assert [(each.address, each.whole, each.as_of) for each in awaited] == [
+        (f"{site.url}/{name}", False, None) for name in ("busy", "cut")
+    ]
+    assert "503 Service Unavailable" in awaited[0].detail
+    assert [type(each) for each in found] == [
+        AwaitedManifest,
+        Checkpoint,
+        AwaitedManifest,
+        Checkpoint,
+        Image,
+        Checkpoint,
+    ]
+
+
+def test_a_page_whose_host_fails_for_the_moment_ends_the_source(site: Site) -> None:
+    """It is asked for longer than a member; then the source breaks off, and goes on there when it is read again."""
+    site.pages = {
+        "/top": {"type": "Collection", "items": ["SITE/m1"], "next": "SITE/p2"},
+        "/p2": (503, {}, b""),
+        **{f"/m{number}": book(number) for number in (1, 2)},
+    }
+    with pytest.raises(SourceError, match="p2 answered 503"):
+        read(f"{site.url}/top")
+    found = until_it_breaks(f"{site.url}/top")
+    assert numbers(found) == [1]
+    assert site.asked.count("/p2") > 2 * SETTINGS.tries
+    site.pages["/p2"] = {"type": "CollectionPage", "items": ["SITE/m2"]}
+    (checkpoint,) = [each for each in found if isinstance(each, Checkpoint)]
+    site.asked.clear()
+    assert numbers(notices(f"{site.url}/top", checkpoint.position)) == [2]
+    assert "/m1" not in site.asked
+
+
+def until_it_breaks(spec: str) -> list[Notice]:
+    """What a source yields before it breaks off."""
+    found: list[Notice] = []
+    with suppress(SourceError):
+        for each in read_source(spec, SETTINGS):
+            found.append(each)
+    return found
+
+
+def test_a_collection_within_whose_page_fails_is_awaited_as_a_whole(site: Site) -> None:
+    """What leads to an unknown number of manifests is read later, by its own address, and the others go on."""
+    site.pages = {
+        "/top": {
+            "type": "Collection",
+            "items": ["SITE/in", {"items": ["SITE/deep"], "type": "Collection"}, "SITE/m4"],
+        },
+        "/in": {"type": "Collection", "items": ["SITE/m1"], "next": "SITE/p2"},
+        "/deep": {
+            "type": "Collection",
+            "items": [{"type": "Collection", "items": ["SITE/m3"], "next": "SITE/p2"}],
+        },
+        "/p2": (500, {}, b""),
+        **{f"/m{number}": book(number) for number in (1, 3, 4)},
+    }
+    everything = notices(f"{site.url}/top")
+    assert numbers(everything) == [1, 3, 4]
+    awaited = [each.address for each in everything if isinstance(each, AwaitedManifest)]
+    assert awaited == [f"{site.url}/in", f"{site.url}/deep"]
+    for stop, checkpoint in enumerate(everything):
+        if isinstance(checkpoint, Checkpoint):
+            rest = notices(f"{site.url}/top", json.loads(json.dumps(checkpoint.position)))
+            assert numbers(rest)[-1:] == numbers(everything[stop:])[-1:]
+            assert not {1, 3, 4} & set(numbers(everything[:stop])) & set(numbers(rest))
+
+
+def test_relative_addresses_in_a_collection(site: Site) -> None:
+    """Pages and members are found from the address of the page that names them, as RFC 3986 has it."""
+    site.pages = {
+        "/a/top": {"type": "Collection", "items": ["m1"], "next": "p/2?x=1"},
+        "/a/p/2?x=1": {"type": "CollectionPage", "items": [{"id": "../m2"}], "next": {"id": "?x=2"}},
+        "/a/p/2?x=2": {"type": "CollectionPage", "items": ["/m3"], "next": "../top"},
+        "/a/m1": book(1),
+        "/a/m2": book(2),
+        "/m3": book(3),
+    }
+    assert numbers(read(f"{site.url}/a/top")) == [1, 2, 3]
+    assert len(site.asked) == 6
+
+
+def test_a_relative_page_leads_only_where_the_guard_allows(site: Site, tmp_path: Path) -> None:
+    """A reference without a scheme may name another host, and one in a file has nothing to begin from."""
+    with serving(Site()) as other:
+        other.pages = {"/p2": {"type": "Collection", "items": []}}
+        site.pages = {
+            "/top": {"type": "Collection", "items": [], "next": other.url.removeprefix("http:") + "/p2"}
+        }
+        assert refusals(read(f"{site.url}/top")) == [(f"{other.url}/p2", Reason.FORBIDDEN_ADDRESS)]
+        assert other.asked == []
+    path = tmp_path / "collection.json"
+    path.write_text(json.dumps({"type": "Collection", "items": [], "next": "p2"}))
+    assert refusals(read(path)) == [("p2", Reason.UNREADABLE_MANIFEST)]
+    path.write_text(json.dumps({"type": "Collection", "id": f"{site.url}/c", "items": [], "next": "p2"}))
+    assert refusals(read(path)) == [(f"{site.url}/p2", Reason.FORBIDDEN_ADDRESS)]
 
 
 def test_collections_without_end(site: Site) -> None:

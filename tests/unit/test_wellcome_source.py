@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lookalike.errors import SourceError
-from lookalike.images import Image
+from lookalike.images import AwaitedManifest, Image
 from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from orchestrator.sources import open_source, read_source, source_name
@@ -172,6 +172,50 @@ def test_every_page_of_every_book(settings: Settings, site: Site) -> None:
         (f"{site.url}/presentation/v3/html", Reason.UNREADABLE_MANIFEST),
     ]
     assert site.asked.count("/presentation/v3/b1") == 1
+
+
+def test_a_page_of_results_whose_host_fails_for_the_moment(settings: Settings, site: Site) -> None:
+    """It is asked for longer than a manifest; then the query breaks off, and goes on behind what was read."""
+    serve_list(site, "/catalogue/v2/images", [image(f"i{number}") for number in range(4)], size=2)
+    spec = f"{site.url}/catalogue/v2/images?pageSize=2"
+    second = "/catalogue/v2/images?pageSize=2&page=2"
+    assert second in site.pages
+    there, site.pages[second] = site.pages[second], (503, {}, b"")
+    rest = read_source(spec, settings)
+    found = [next(rest) for _ in range(4)]  # two images and their positions
+    with pytest.raises(SourceError, match="answered 503"):
+        next(rest)
+    assert keys(found) == ["i0", "i1"]
+    assert site.asked.count(second) > 2 * settings.tries
+    site.pages[second] = there
+    assert keys(list(read_source(spec, settings, checkpoints(found)[-1]))) == ["i2", "i3"]
+
+
+@pytest.mark.parametrize("how", ["api", "snapshot"])
+def test_manifests_whose_host_fails_for_the_moment_are_awaited(
+    settings: Settings, site: Site, how: str
+) -> None:
+    """They keep what the catalogue says of their work, and the position lies behind it."""
+    records = [work("one", location("b1", "iiif-presentation")), work("two", location("m2"))]
+    site.pages = {"/presentation/v3/b1": (429, {"Retry-After": "0"}, b"")}
+    serve_list(site, "/catalogue/v2/works", records)
+    spec = f"{site.url}/catalogue/v2/works"
+    if how == "snapshot":
+        site.files["/works.json.gz"] = snapshot(site, records)
+        spec = f"{site.url}/works.json.gz"
+    found = list(read_source(spec, settings))
+    assert keys(found) == ["m2"]
+    assert len(checkpoints(found)) == 2
+    (awaited,) = [each for each in found if isinstance(each, AwaitedManifest)]
+    assert awaited == AwaitedManifest(
+        f"{site.url}/presentation/v3/b1",
+        f"{site.url}/presentation/v3/b1",
+        None,
+        None,
+        whole=False,
+        described={"work": "one", "title": "Title one", "licence": "pdm", "access": "open"},
+        detail=f"{site.url}/presentation/v3/b1 answered 429 Too Many Requests; try again later",
+    )
 
 
 def test_an_image_with_a_manifest_alone(settings: Settings, site: Site) -> None:
