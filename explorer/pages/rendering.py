@@ -65,6 +65,11 @@ def render(
     return HTMLResponse(page, status, headers={"Cache-Control": "private, no-cache" if kept else "no-store"})
 
 
+def write(template: str, **words: Any) -> str:
+    """A template that is part of a page, by itself."""
+    return _templates.get_template(template).render(words)
+
+
 def root_of(request: Request) -> str:
     """The path that the explorer lies under behind a proxy; mostly empty."""
     root: str = request.scope.get("root_path", "")

@@ -1,11 +1,12 @@
 // A picture that its host does not give in one size is asked for in another (data-next, addresses by spaces), and at
-// last shown by its colours.
+// last shown by its colours. Where nothing comes at all, its name stands in its place: no page shows a broken picture.
 
 function next(image) {
   const left = (image.dataset.next || "").split(" ").filter(Boolean);
   const address = left.shift();
   image.dataset.next = left.join(" ");
   if (address) image.src = address;
+  else image.classList.add("missing");
 }
 
 export function watchPictures() {
