@@ -39,7 +39,9 @@ def read_zoom(base: str, data: bytes) -> Zoom | None:
         return None
     wide, high, factors = tile or (_TILE, _TILE, [])
     # A server that cuts whatever is asked for needs no list; the coarsest tile shows the whole picture.
-    while service.level and (not factors or wide * factors[-1] < service.width or high * factors[-1] < service.height):
+    while service.level and (
+        not factors or wide * factors[-1] < service.width or high * factors[-1] < service.height
+    ):
         if len(factors) == _DEEPEST:
             break
         factors.append(factors[-1] * 2 if factors else 1)
@@ -61,7 +63,11 @@ def _tile(info: dict[str, Any], version: int) -> tuple[int, int, list[int]] | No
     if version > 1:
         tiles = info.get("tiles")
         first = tiles[0] if isinstance(tiles, list) and tiles and isinstance(tiles[0], dict) else {}
-    names = ("tile_width", "tile_height", "scale_factors") if version == 1 else ("width", "height", "scaleFactors")
+    names = (
+        ("tile_width", "tile_height", "scale_factors")
+        if version == 1
+        else ("width", "height", "scaleFactors")
+    )
     wide, high, factors = (first.get(name) for name in names)
     high = high or wide
     if not isinstance(wide, int) or not isinstance(high, int) or not isinstance(factors, list):

@@ -6,7 +6,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-
 from explorer import reading
 from explorer.archive import AnArchive
 from explorer.pages.rendering import render, root_of
@@ -65,7 +64,14 @@ def _shared(one: ImageRecord, other: ImageRecord) -> list[tuple[str, str]]:
     found = [
         ("Work", one.work if one.work == other.work else None),
         ("The network sees in both", ", ".join(each.label for each in one.labels if each.label in seen)),
-        ("Cluster", ", ".join(each.name or each.label or str(each.cluster) for each in one.clusters if each.cluster in clusters)),
+        (
+            "Cluster",
+            ", ".join(
+                each.name or each.label or str(each.cluster)
+                for each in one.clusters
+                if each.cluster in clusters
+            ),
+        ),
         ("Near-duplicates", copy and _copy(copy.likeness, copy.turn)),
     ]
     return [(word, value) for word, value in found if value]

@@ -19,8 +19,8 @@ SHARPER = 2400
 @dataclass(frozen=True, slots=True)
 class Tile:
     """An image on a page. `number` is what stands below it, such as a distance; `small_next` are addresses for when the
-    first does not answer, `large_next` likewise; `compare` is the page of it beside what it was found for; `sharper` is a
-    picture for whoever looks closer than `large` serves."""
+    first does not answer, `large_next` likewise; `compare` shows it beside what it was found for; `sharper` is a
+    picture for a loupe."""
 
     key: str
     name: str

@@ -66,9 +66,13 @@ async function submit(form, submitter) {
     if (turn !== form.turn) return; // a later wish has overtaken this one
     if (!ok) {
       trouble(words(page) || "The server refused.");
-    } else if (replace(form.dataset.swap, page)) {
+      return;
+    }
+    // Before its parts leave it for this page.
+    const said = words(page);
+    if (replace(form.dataset.swap, page)) {
       if (arrived) history.replaceState(history.state, "", arrived);
-      say(words(page));
+      say(said);
     } else {
       location.assign(arrived);
     }
