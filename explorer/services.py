@@ -44,12 +44,12 @@ class Services:
         be asked now. `outside`: its address is not the operator's own.
         """
         known = self._find(base, side, outside)
-        return known and known.small
+        return known.small if known else None
 
     def zoom(self, base: str, side: int, outside: bool) -> Zoom | None:
         """How the service gives its picture in tiles; None where it has none, or cannot be asked now."""
         known = self._find(base, side, outside)
-        return known and known.zoom
+        return known.zoom if known else None
 
     def _find(self, base: str, side: int, outside: bool) -> _Known | None:
         now = time.monotonic()

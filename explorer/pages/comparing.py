@@ -1,5 +1,6 @@
 """Two images side by side, and in words what they have in common: why one was found for the other."""
 
+import math
 from itertools import product
 from typing import Annotated
 
@@ -99,4 +100,4 @@ def _colours(one: ImageRecord, other: ImageRecord) -> list[tuple[str, str]]:
 
 def _apart(one: str, other: str) -> float:
     parts = ((int(one[at : at + 2], 16) - int(other[at : at + 2], 16)) ** 2 for at in (1, 3, 5))
-    return float(sum(parts)) ** 0.5
+    return math.sqrt(sum(parts))

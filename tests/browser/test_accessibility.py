@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import psycopg
@@ -111,9 +110,10 @@ def found(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_nothing(visit: Open, name: str) -> None:
-    """No rule of WCAG 2.0 to 2.2 A and AA, nor any of good practice, is broken, however slightly."""
+    """No rule of WCAG 2.0 to 2.2 A and AA, nor any of good practice (headings in order, landmarks), however slightly."""
     one = visit()
     page = one.go(PAGES[name])
+    assert page.title().endswith("lookalike") == (name != "home")
     open_all(page)
     assert found(page) == []
     if name == "unknown":
@@ -235,25 +235,6 @@ def test_the_focus_goes_through_the_page_in_its_order(visit: Open, name: str) ->
         if now["at"] < last:
             break
         last = now["at"]
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_pages_are_built_in_order(visit: Open, name: str) -> None:
-    """A title (2.4.2), a language (3.1.1), one first heading and no level left out (1.3.1), landmarks."""
-    one = visit()
-    page = one.go(PAGES[name])
-    title = page.title()
-    assert title.endswith("lookalike") or name == "home"
-    assert page.get_attribute("html", "lang") == "en"
-    levels = page.evaluate(
-        "[...document.querySelectorAll('h1,h2,h3,h4')].filter(h => h.checkVisibility()).map(h => +h.tagName[1])"
-    )
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(below - above <= 1 for above, below in pairwise(levels)), levels
-    assert page.locator("main").count() == page.locator("nav").count() == 1
-    if name == "unknown":
-        one.complaints.clear()
 
 
 def test_links_that_are_pictures_have_names(visit: Open) -> None:
