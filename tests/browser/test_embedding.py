@@ -44,7 +44,13 @@ def test_a_page_elsewhere_shows_what_is_similar(
     """Eight pictures of other works come from another origin, each with title, credit and licence, and lead to us."""
     home, files = tmp_path_factory.mktemp("embedding"), {"/favicon.ico": b""}
     with http_server(files) as website:
-        settings = Settings(_env_file=None, home=home, explorer_rate=0, explorer_origins=website)
+        settings = Settings(
+            _env_file=None,
+            home=home,
+            explorer_rate=0,
+            explorer_origins=website,
+            explorer_image_sources="https: http:",
+        )
         with explorer_over(settings, archive.database_url) as explorer:
             snippet = written().replace("https://explorer.example", explorer).replace("V0021056EL", CAT)
             files["/work.html"] = f"<!doctype html><html lang=en><title>A work</title>{snippet}".encode()
@@ -69,7 +75,13 @@ def test_an_image_that_is_not_there_shows_nothing(
     """No empty heading, and no error but what the browser notes."""
     home, files = tmp_path_factory.mktemp("embedding"), {"/favicon.ico": b""}
     with http_server(files) as website:
-        settings = Settings(_env_file=None, home=home, explorer_rate=0, explorer_origins=website)
+        settings = Settings(
+            _env_file=None,
+            home=home,
+            explorer_rate=0,
+            explorer_origins=website,
+            explorer_image_sources="https: http:",
+        )
         with explorer_over(settings, archive.database_url) as explorer:
             files["/work.html"] = f"<!doctype html>{as_snippet(explorer, 'nobody')}".encode()
             one = visit()
