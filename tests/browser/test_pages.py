@@ -139,6 +139,7 @@ def test_a_picture_of_a_service_is_seen_closer_in_tiles(
             assert "1024,1024,512,512/512,512/0/default.jpg" in asked
             assert "0,0,512,512/512,512/0/default.jpg" not in asked
         finally:
+            one.page.goto("about:blank")  # before its service goes
             clean.execute(change, [row[0], "file"])
 
 
