@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 from PIL import Image as Pictures
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.archive import PHONE, Explorer, wait_in
 from tests.browser.conftest import Visit
@@ -381,6 +381,29 @@ PAGES = {
     "duplicates": "/duplicates",
     "unwanted": "/unwanted",
 }
+
+
+def test_no_picture_is_shown_broken(visit: Open) -> None:
+    """Where its host, the explorer's own thumbnail and its colours all fail, its place stays, in its shape."""
+    one = visit()
+
+    def fail(route: Route) -> None:
+        if route.request.resource_type == "image":
+            route.abort()
+        else:
+            route.continue_()
+
+    one.page.route("**/*", fail)
+    page = one.go(f"/images/{CAT}")
+    wait_in(page, "document.querySelectorAll('#neighbours img.missing').length > 3")
+    wait_in(
+        page,
+        "[...document.querySelectorAll('img.missing')].every(i => i.complete && i.src.startsWith('data:'))",
+    )
+    box = page.locator("#neighbours img").first.bounding_box()
+    assert box is not None
+    assert box["height"] > 100
+    one.complaints.clear()  # the browser notes each that does not come
 
 
 WATCH_SHIFTS = """
