@@ -67,6 +67,7 @@ def test_a_page_elsewhere_shows_what_is_similar(
             name = items.first.locator("a").inner_text().strip()
             items.first.locator("a").click()
             expect(page.locator("main h1")).to_have_text(name)
+            page.goto("about:blank")  # before its explorer goes
 
 
 def test_an_image_that_is_not_there_shows_nothing(
