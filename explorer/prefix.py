@@ -15,8 +15,9 @@ from lookalike.errors import ConfigurationError
 
 # What lies at the root of the explorer: a site below such a path could not be told from it.
 OWN = frozenset(
-    {"api", "clusters", "decisions", "duplicates", "failures", "healthz", "image", "images", "map", "metrics"}
-    | {"numbers", "picture", "readyz", "search", "static", "status", "thumbnails", "unwanted", "works"}
+    {"api", "clusters", "compare", "decisions", "duplicates", "failures", "healthz", "image", "images", "map"}
+    | {"metrics", "numbers", "picture", "readyz", "search", "static", "status", "thumbnails", "unwanted"}
+    | {"works", "zoom"}
 )
 
 

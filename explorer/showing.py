@@ -8,7 +8,7 @@ import logging
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from explorer.answers import has
 from explorer.archive import AnArchive, Archive
@@ -42,6 +42,27 @@ async def show(request: Request, archive: AnArchive, key: str, v: str | None = N
     """A JPEG; or a redirect to who shows the image; or 404 with an SVG of its colours, for a page to show."""
     threads: CapacityLimiter = request.app.state.thumbnail_threads
     return await run_sync(_show, request, archive, key, v, limiter=threads)
+
+
+@router.get("/zoom", response_class=Response)
+async def show_zoom(request: Request, archive: AnArchive, key: str) -> Response:
+    """How the picture comes in tiles, as JSON; an empty object where it comes as one file alone."""
+    threads: CapacityLimiter = request.app.state.thumbnail_threads
+    return await run_sync(_zoom, request, archive, key, limiter=threads)
+
+
+def _zoom(request: Request, archive: Archive, key: str) -> Response:
+    shown = None
+    if "\0" not in key:
+        with archive.reading() as connection:
+            shown = thumbnails.find(connection, key)
+    services: Services = request.app.state.services
+    zoom = None
+    # One that had to be cleaned of a secret would not answer.
+    if shown and shown.open and shown.protocol == "iiif" and public_address(shown.url) == shown.url:
+        zoom = services.zoom(shown.url, SMALL // 2, shown.outside)
+    headers = {"Cache-Control": "private, max-age=300"}
+    return JSONResponse(zoom.model_dump() if zoom else {}, headers=headers)
 
 
 def _show(request: Request, archive: Archive, key: str, v: str | None) -> Response:

@@ -11,6 +11,7 @@ from starlette.types import Scope
 
 from explorer.pages import (
     clusters,
+    comparing,
     decisions,
     duplicates,
     images,
@@ -25,7 +26,7 @@ from explorer.pages.errors import error_page
 from explorer.pages.learning import Learning
 from explorer.pages.rendering import STATIC, digest
 
-ROUTERS = (walls, images, map, pictures, clusters, duplicates, unwanted, status, decisions)
+ROUTERS = (walls, images, comparing, map, pictures, clusters, duplicates, unwanted, status, decisions)
 
 
 class Files(StaticFiles):

@@ -11,8 +11,9 @@ from explorer import reviewing
 from explorer.archive import AnArchive, Archive
 from explorer.pages.rendering import render
 from explorer.pages.tiles import Tile, tile, tiles
-from explorer.pages.undoing import offer_undo
+from explorer.pages.undoing import QUERIES, offer_undo
 from explorer.prefix import root_of
+from explorer.reading import rows
 from explorer.records import Page, Pair
 from lookalike.database import Connection
 from lookalike.errors import UnknownEncoderError
@@ -20,6 +21,8 @@ from lookalike.errors import UnknownEncoderError
 router = APIRouter()
 
 GROUPS = 20
+# Pairs that wait are counted up to this.
+MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,9 @@ def show_pair(
     here = _address(root, is_all, cursor, end is not None)
     with archive.reading() as connection:
         found = _pair(connection, archive, is_all, cursor) if end is None else Page[Pair](items=[])
+        # The next one's pictures come while this one is looked at.
+        following = _pair(connection, archive, is_all, found.next).items if found.next else []
+        waiting = 0 if is_all else _waiting(connection, archive)
         undo = offer_undo(connection, decision, here)
     return render(
         request,
@@ -70,7 +76,17 @@ def show_pair(
         back=_address(root, is_all, found.next, found.next is None) if is_all else here,
         again=_address(root, is_all) if end is not None or cursor else None,
         undo=undo,
+        waiting=f"{MOST:,} or more" if waiting >= MOST else f"{waiting:,}",
+        following=[tile(one, root) for pair in following for one in (pair.first, pair.second)],
     )
+
+
+def _waiting(connection: Connection, archive: Archive) -> int:
+    try:
+        asked = {"encoder": archive.encoder(connection), "most": MOST}
+    except UnknownEncoderError:
+        return 0
+    return int(rows(connection, QUERIES["waiting_pairs"], asked)[0]["waiting"])
 
 
 def _pair(connection: Connection, archive: Archive, is_all: bool, cursor: str | None) -> Page[Pair]:

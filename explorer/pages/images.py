@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from explorer import reading
 from explorer.archive import AnArchive, Archive
+from explorer.pages import same
 from explorer.pages.classes import Classes, UnavailableError, from_labels
 from explorer.pages.plots import plot_classes, plot_features
 from explorer.pages.rendering import image_address, render
@@ -79,9 +80,13 @@ def _show(request: Request, archive: Archive, key: str) -> HTMLResponse:
         licences=licences,
         encoders=encoders,
         encoder=encoder,
-        tiles=tiles(found, root),
+        tiles=tiles(found, root, key),
         nothing=nothing,
         numbers=f"{root}/numbers/{quote(key)}?{asked}",
+        zoom=f"{root}/zoom?{urlencode({'key': key})}",
+        in_sql=same.in_sql(key, wish),
+        by_api=same.by_api(request, key, wish),
+        snippet=same.as_snippet(same.site_of(request), key),
     )
 
 
@@ -124,7 +129,11 @@ def _facts(image: ImageRecord, root: str) -> list[tuple[str, str, str | None]]:
     ]
     if image.copies:
         facts.append(
-            ("Near-duplicates", f"{len(image.copies)}, nearest at {image.copies[0].distance:.3f}", None)
+            (
+                "Near-duplicates",
+                f"{len(image.copies)}, nearest at {image.copies[0].distance:.3f}",
+                f"{root}/compare?{urlencode({'first': image.key, 'second': image.copies[0].key})}",
+            )
         )
     return [(word, value, link) for word, value, link in facts if value]
 

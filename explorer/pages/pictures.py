@@ -67,6 +67,7 @@ def look(
             encoders,
             "Search with a picture",
             trouble=NEITHER,
+            refused="file",
             status=400,
         )
     words = (file.filename or "A picture") if is_file and file else url
@@ -76,7 +77,15 @@ def look(
         problem = describe(error)
         why = error.reason.meaning if isinstance(error, ImageError) else problem.detail
         trouble = f"{words} cannot be searched with: {why}."
-        return _page(request, encoders, "Search with a picture", trouble=trouble, status=problem.status)
+        return _page(
+            request,
+            encoders,
+            "Search with a picture",
+            trouble=trouble,
+            refused="file" if is_file else "url",
+            refused_url="" if is_file else url,
+            status=problem.status,
+        )
     sent = Sent(words, None if is_file else public_address(url))
     heading = f"{len(found.neighbours)} images like yours"
     return _page(request, encoders, heading, sent=sent, found=found)
@@ -88,6 +97,8 @@ def _page(
     heading: str,
     *,
     trouble: str | None = None,
+    refused: str | None = None,
+    refused_url: str = "",
     sent: Sent | None = None,
     found: Neighbours | None = None,
     status: int = 200,
@@ -101,6 +112,8 @@ def _page(
         status,
         heading=heading,
         trouble=trouble,
+        refused=refused,
+        refused_url=refused_url,
         sent=sent,
         tiles=shown,
         encoders=encoders,

@@ -66,6 +66,11 @@ def render(
     return HTMLResponse(page, status, headers={"Cache-Control": "private, no-cache" if kept else "no-store"})
 
 
+def write(template: str, **words: Any) -> str:
+    """A template that is part of a page, by itself."""
+    return _templates.get_template(template).render(words)
+
+
 def image_address(key: str, root: str = "") -> str:
     """Where the page of an image is: by query where a browser or a route would change the key in a path."""
     if _is_by_query(key):

@@ -75,8 +75,12 @@ def show_live(request: Request, archive: AnArchive) -> HTMLResponse:
 
 
 def _live(status: Status) -> dict[str, Any]:
+    encoders = [_encoder(one) for one in status.encoders]
+    # In the title, for whoever has the page behind others.
+    working = next((one.share for one in encoders if one.active and not one.complete), None)
     return {
-        "encoders": [_encoder(one) for one in status.encoders],
+        "encoders": encoders,
+        "progress": f"{working} · " if working and working != "–" else "",
         "workers": [_worker(worker, one.name) for one in status.encoders for worker in one.workers or ()],
         "sources": [_source(one) for one in status.sources or ()],
     }

@@ -5,17 +5,22 @@ A place has the shape of its picture before the picture comes, so that nothing j
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from explorer.pages.rendering import image_address
 from explorer.pages.shapes import shape, size
 from explorer.records import Picture
 from explorer.thumbnails import LARGE, SMALL, thumbnail, under
 
+# Pixels of a picture that is looked at through a loupe.
+SHARPER = 2400
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
     """An image on a page. `number` is what stands below it, such as a distance; `small_next` are addresses for when the
-    first does not answer, `large_next` likewise."""
+    first does not answer, `large_next` likewise; `compare` shows it beside what it was found for; `sharper` is a
+    picture for a loupe."""
 
     key: str
     name: str
@@ -33,10 +38,12 @@ class Tile:
     large_height: int
     number: str | None = None
     by_query: bool = False
+    compare: str | None = None
+    sharper: str | None = None
 
 
-def tile(picture: Picture, root: str, number: str | None = None) -> Tile:
-    """A picture for a page."""
+def tile(picture: Picture, root: str, number: str | None = None, beside: str | None = None) -> Tile:
+    """A picture for a page; `beside` is the key of the image that it was found for."""
     ours = root + thumbnail(picture.key)
     small, large = (under(root, one) for one in (picture.thumbnail.small, picture.thumbnail.large))
     href = image_address(picture.key, root)
@@ -55,12 +62,14 @@ def tile(picture: Picture, root: str, number: str | None = None) -> Tile:
         *size(picture.aspect_ratio, LARGE),
         number,
         "/image?" in href,
+        beside and f"{root}/compare?{urlencode({'first': beside, 'second': picture.key})}",
+        picture.iiif and f"{picture.iiif.rstrip('/')}/full/!{SHARPER},{SHARPER}/0/default.jpg",
     )
 
 
-def tiles(pictures: Iterable[Picture], root: str) -> list[Tile]:
+def tiles(pictures: Iterable[Picture], root: str, beside: str | None = None) -> list[Tile]:
     """Pictures for a wall; those that have a distance show it."""
-    return [tile(one, root, _number(getattr(one, "distance", None))) for one in pictures]
+    return [tile(one, root, _number(getattr(one, "distance", None)), beside) for one in pictures]
 
 
 def _number(distance: float | None) -> str | None:

@@ -81,9 +81,10 @@ def _by_colour(request: Request, archive: AnArchive, colour: str) -> HTMLRespons
         "found.html",
         status=status,
         kept=True,
-        heading=f"Colour {colour}",
+        heading=f"Colour #{colour.removeprefix('#').lower()}",
         nothing=nothing,
         tiles=shown,
         more=None,
         colour=colour,
+        shown_colour=f"#{colour.removeprefix('#').lower()}",
     )

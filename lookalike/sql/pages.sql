@@ -12,3 +12,14 @@ where kind = 'unwanted' and subject = array[%(key)s::text] and undone_at is null
 -- Some images by their keys, unwanted ones too, with what a page shows of each.
 select key, url, protocol, work, title, licence, credit, aspect_ratio, average_colour, thumbnail_of(id) as kept from images
 where key = any(%(keys)s::text[])
+
+-- name: distance
+-- How far apart two images are, 0..1.
+select distance(%(first)s, %(second)s, %(encoder)s) as distance
+
+-- name: waiting_pairs
+-- How many pairs of near-duplicates nobody has decided about; no more than `most` are counted.
+select count(*) as waiting from (
+    select from duplicate_pairs p
+    where p.encoder = %(encoder)s and not exists (select from marked_pairs m where m.a = p.a and m.b = p.b)
+    limit %(most)s) counted

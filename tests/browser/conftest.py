@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import psycopg
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page
 
 from lookalike.services import Endpoints
 from tests.browser.archive import DESKTOP, Explorer, chromium, embedded, find_chromium
@@ -50,6 +50,12 @@ class Visit:
         return self.page
 
 
+def _complains(said: ConsoleMessage) -> bool:
+    """Whether it is a complaint about the page. That the machine's own network has changed meanwhile (an interface came
+    or went) is none, and happens where many tests run."""
+    return said.type in ("error", "warning") and "ERR_NETWORK_CHANGED" not in said.text
+
+
 @pytest.fixture
 def visit(browser: Browser, archive: Explorer) -> Iterator[Callable[..., Visit]]:
     """Opens pages, each in a context of its own; fails the test when one complained."""
@@ -60,9 +66,7 @@ def visit(browser: Browser, archive: Explorer) -> Iterator[Callable[..., Visit]]
         page = context.new_page()
         page.set_default_timeout(10_000)
         one = Visit(page, archive.url, [])
-        page.on(
-            "console", lambda said: said.type in ("error", "warning") and one.complaints.append(said.text)
-        )
+        page.on("console", lambda said: _complains(said) and one.complaints.append(said.text))
         page.on("pageerror", lambda error: one.complaints.append(str(error)))
         opened.append(one)
         return one

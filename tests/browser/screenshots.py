@@ -13,7 +13,7 @@ from lookalike import maps, search, services
 from lookalike.database import connect
 from lookalike.migrate import migrate
 from lookalike.settings import Settings
-from tests.browser.archive import DESKTOP, PHONE, Explorer, chromium, embedded, find_chromium
+from tests.browser.archive import DESKTOP, PHONE, Explorer, chromium, embedded, find_chromium, wait_in
 from tests.servers import ROOT
 
 FOLDER = ROOT / "docs" / "screenshots"
@@ -25,12 +25,12 @@ PAGES = {
     "image": CAT,
     "clusters": "/clusters",
     "cluster": "",
+    "compare": "/compare?first=demo/chelsea/original.jpg&second=demo/chelsea/cropped.jpg",
     "near-duplicates": "/duplicates",
     "groups": "/duplicates/groups",
     "unwanted": "/unwanted",
     "map": "/map",
     "status": "/status",
-    "unknown": "/images/demo/chelsie",
 }
 QUALITY = 80
 
@@ -92,8 +92,8 @@ def take_all(browser: Browser, archive: Explorer) -> None:
 
 def _take(page: Page, name: str) -> None:
     """Writes a JPEG when all pictures in sight are there."""
-    page.wait_for_function(
-        "[...document.images].every(i => i.complete || i.getBoundingClientRect().top > innerHeight)"
+    wait_in(
+        page, "[...document.images].every(i => i.complete || i.getBoundingClientRect().top > innerHeight)"
     )
     page.wait_for_timeout(300)
     with Pictures.open(io.BytesIO(page.screenshot())) as picture:

@@ -54,6 +54,8 @@ PAGES = (
     "/images/waiting%2Fsimilar",
     "/image?key=image/00001",
     "/numbers/image/00001",
+    "/compare?first=image/00001&second=image/00002",
+    "/compare?first=image/00001&second=waiting/similar",
     "/picture",
     "/clusters",
     "/clusters?of=works",
@@ -98,6 +100,31 @@ def test_errors_are_pages(client: TestClient, path: str, status: int) -> None:
     assert page.status_code == status
     assert "<h1" in page.text
     assert status != 404 or "Key or title" in page.text
+
+
+def test_two_images_say_what_they_share(client: TestClient) -> None:
+    """Their distance, and what the archive knows of both; one without a vector has none."""
+    page = client.get("/compare?first=image/00002&second=image/00003").text
+    assert re.search(r"<dt>Distance</dt><dd>[01]\.\d{3} ", page)
+    assert "<dt>Work</dt><dd>work-1</dd>" in page
+    assert "<dt>Work</dt>" not in client.get("/compare?first=image/00001&second=image/00002").text
+    assert "not known" in client.get("/compare?first=image/00001&second=waiting/similar").text
+
+
+def test_the_same_in_sql_and_by_the_api(client: TestClient, reader: Connection) -> None:
+    """Both answer what the page shows, as they stand there, with all that the page was asked for."""
+    path = "/images/image/00001?k=30&max_distance=0.9&licence=cc-by&since=2020-01-01&exclude_same_work=true"
+    page = client.get(path).text
+    shown = re.findall(r'class="picture" href="/images/([^"]+)"', page)
+    found = re.findall(r'<pre tabindex="0"><code>(.*?)</code>', page, re.DOTALL)
+    in_sql, by_api, snippet = (unescape(each) for each in found)
+    assert shown
+    assert [row[1] for row in reader.execute(in_sql.encode()).fetchall()] == shown
+    answered = client.get(
+        by_api.removeprefix("http://localhost"), headers={"Accept": "application/json"}
+    ).json()
+    assert [one["key"] for one in answered["neighbours"]] == shown
+    assert 'const key = "image/00001"' in snippet
 
 
 def test_a_list_goes_on(client: TestClient) -> None:

@@ -112,6 +112,31 @@ def test_a_service_of_listed_sizes_is_asked_once(client: TestClient, connection:
         assert [path for _, path, _ in server.asked] == ["/iiif/1/info.json"]
 
 
+def test_a_picture_is_seen_closer_by_the_tiles_of_its_service(
+    client: TestClient, connection: Connection
+) -> None:
+    """As its info.json has them, asked for once; a file, an unknown key and a service that is away have none."""
+    info = {"type": "ImageService3", "profile": "level2", "width": 4000, "height": 3000}
+    with watched_server(lambda _: (200, json.dumps(info).encode(), {})) as server:
+        ledger.register(connection, [Image("tiled", f"{server.url}/iiif/1", "iiif")])
+        for _ in range(2):
+            found = client.get("/zoom", params={"key": "tiled"}).json()
+            assert (found["base"], found["width"], found["factors"]) == (
+                f"{server.url}/iiif/1",
+                4000,
+                [1, 2, 4, 8],
+            )
+        assert [path for _, path, _ in server.asked] == ["/iiif/1/info.json"]
+        # What may not be shown is not told either.
+        connection.execute(
+            "update images set url = replace(url, 'http://', 'http://u:secret@') where key = 'tiled'"
+        )
+        assert client.get("/zoom", params={"key": "tiled"}).json() == {}
+    for key in ("web.jpg", "nobody", "no\0body"):
+        got = client.get("/zoom", params={"key": key})
+        assert (got.status_code, got.json()) == (200, {})
+
+
 def test_a_service_that_hangs_keeps_nobody_else_waiting(client: TestClient, connection: Connection) -> None:
     """A wall of pictures whose host is away leaves room for pages, searches and supervisors."""
     ledger.register(connection, [Image("hangs", "https://iiif.example.org/1", "iiif")])
@@ -149,6 +174,7 @@ def test_services_are_asked_through_the_guard(
         ledger.register(connection, [Image("inside", f"{server.url}/iiif/1", "iiif", outside=True)])
         with TestClient(create_app(Settings(_env_file=None), database_url)) as strict:
             assert strict.get("/thumbnails/inside", follow_redirects=False).status_code == 404
+            assert strict.get("/zoom", params={"key": "inside"}).json() == {}
         assert server.asked == []
 
 

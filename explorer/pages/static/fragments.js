@@ -47,6 +47,7 @@ async function refresh(place) {
   try {
     const { ok, page } = await ask(place.dataset.source);
     if (ok) replace(`#${place.id}`, page);
+    if (ok && place.dataset.titled !== undefined) document.title = page.title;
     wait(!ok);
   } catch {
     wait(true);

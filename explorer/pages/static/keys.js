@@ -15,6 +15,23 @@ function show() {
   if (box) box.checked = !isOff();
 }
 
+// What a key presses: of what has the focus where that has one (data-keys), else the first of the page.
+function find(key) {
+  const named = `[data-key="${CSS.escape(key)}"]`;
+  const focused = document.activeElement?.closest("[data-keys]");
+  if (focused && (key === "ArrowRight" || key === "ArrowLeft")) return null;
+  return focused?.querySelector(named) || document.querySelector(named);
+}
+
+// Arrows go from image to image where each has keys of its own.
+function step(event) {
+  const here = document.activeElement?.closest("[data-keys]");
+  const next = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" }[event.key];
+  const there = next && here?.[next]?.querySelector("a");
+  there?.focus();
+  return Boolean(there);
+}
+
 export function watchKeys() {
   show();
   document.addEventListener("swapped", show);
@@ -28,8 +45,11 @@ export function watchKeys() {
   });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || isOff()) return;
-    if (event.target.closest?.("input, select, textarea, [contenteditable]")) return;
-    const pressed = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+    // With Shift, arrows are for the loupe; and a dialog has keys of its own.
+    if ((event.shiftKey && event.key.length > 1) || document.querySelector("dialog[open]")) return;
+    if (event.target.closest?.("input:not([type=checkbox]), select, textarea, [contenteditable]")) return;
+    if (step(event)) return event.preventDefault();
+    const pressed = find(event.key);
     if (!pressed) return;
     event.preventDefault();
     if (pressed.matches("input")) pressed.focus();

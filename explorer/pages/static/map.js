@@ -3,13 +3,14 @@
 // All points are written into one picture, pixel by pixel, whenever the view moves: a canvas that is asked for every
 // square by itself takes several times as long. What is near is asked for a few at a time.
 
+import { watchKeys, watchPointers } from "./moving.js";
+
 const NEAREST = 400; // times the whole map
 const PICTURES_FROM = 44; // pixels between images, from which on they are pictures
 const LARGEST = 180;
 const SMALL = 128; // pixels of the copies that are drawn while pictures are no larger
 const ASKED_AT_ONCE = 100;
 const KEPT = 800; // pictures in memory
-const STEP = 0.15; // of the view, for an arrow key
 const NEAR = 12; // pixels around a pointer
 
 export function read(buffer) {
@@ -142,9 +143,15 @@ export class Chart {
     this.changed();
   }
 
+  // Room for the pictures at its edge, which stick out by half of their size.
+  get margin() {
+    const side = this.spacing * Math.min(this.width, this.height);
+    return Math.max(24, Math.min(LARGEST, side));
+  }
+
   // Pixels for the whole side of the map.
   get scale() {
-    return Math.min(this.width, this.height) * 0.94 * this.zoom;
+    return (Math.min(this.width, this.height) - this.margin) * this.zoom;
   }
 
   toMap(left, top) {
@@ -281,95 +288,6 @@ export class Chart {
   }
 }
 
-function watchPointers(canvas, chart, open, point) {
-  const held = new Map();
-  let moved = 0;
-
-  canvas.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    canvas.setPointerCapture(event.pointerId);
-    held.set(event.pointerId, { left: event.offsetX, top: event.offsetY });
-    if (held.size === 1) moved = 0;
-    canvas.classList.add("held");
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    const before = held.get(event.pointerId);
-    const now = { left: event.offsetX, top: event.offsetY };
-    if (!before) {
-      point(now.left, now.top, event.pointerType);
-      return;
-    }
-    const others = [...held.entries()].filter(([id]) => id !== event.pointerId);
-    if (others.length) {
-      // Two fingers: what is between them stays between them.
-      const other = others[0][1];
-      const apart = (one) => Math.hypot(one.left - other.left, one.top - other.top) || 1;
-      const between = { left: (now.left + other.left) / 2, top: (now.top + other.top) / 2 };
-      chart.scaleBy(apart(now) / apart(before), between.left, between.top);
-    }
-    const share = others.length ? 2 : 1;
-    const across = now.left - before.left;
-    const down = now.top - before.top;
-    moved += Math.abs(across) + Math.abs(down);
-    chart.move(chart.middle.x - across / chart.scale / share, chart.middle.y - down / chart.scale / share);
-    held.set(event.pointerId, now);
-  });
-  const release = (event) => {
-    const was = held.delete(event.pointerId);
-    if (!held.size) canvas.classList.remove("held");
-    if (was && event.type === "pointerup" && !held.size && moved < 6) open(event.offsetX, event.offsetY, event);
-  };
-  canvas.addEventListener("pointerup", release);
-  canvas.addEventListener("pointercancel", release);
-  canvas.addEventListener("pointerleave", () => point(-1, -1, ""));
-  canvas.addEventListener(
-    "wheel",
-    (event) => {
-      event.preventDefault();
-      const lines = event.deltaMode === 1 ? 16 : event.deltaMode === 2 ? 400 : 1;
-      const delta = Math.max(-300, Math.min(300, event.deltaY * lines));
-      chart.scaleBy(Math.exp(-delta * (event.ctrlKey ? 0.01 : 0.002)), event.offsetX, event.offsetY);
-    },
-    { passive: false },
-  );
-}
-
-function moves(chart) {
-  const by = (across, down) => () =>
-    chart.move(
-      chart.middle.x + (across * STEP * chart.width) / chart.scale,
-      chart.middle.y + (down * STEP * chart.height) / chart.scale,
-    );
-  return {
-    in: () => chart.scaleBy(1.5),
-    out: () => chart.scaleBy(1 / 1.5),
-    whole: () => chart.whole(),
-    ArrowLeft: by(-1, 0),
-    ArrowRight: by(1, 0),
-    ArrowUp: by(0, -1),
-    ArrowDown: by(0, 1),
-  };
-}
-
-const KEYS = { "+": "in", "=": "in", "-": "out", _: "out", 0: "whole", Home: "whole" };
-
-function watchKeys(canvas, chart, open) {
-  const known = moves(chart);
-  canvas.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const move = known[KEYS[event.key] || event.key];
-    if (move) move();
-    else if (event.key === "Enter") open();
-    else return;
-    event.preventDefault();
-    event.stopPropagation();
-  });
-  for (const button of document.querySelectorAll("[data-move]")) {
-    button.addEventListener("click", known[button.dataset.move]);
-  }
-  for (const kind of ["focus", "blur"]) canvas.addEventListener(kind, () => chart.changed());
-}
-
 // In words, for those who do not see the canvas: what lies in the middle, a moment after the last move.
 function watchWords(chart, details, frame, list) {
   let waiting = 0;
@@ -475,7 +393,8 @@ async function start() {
 
   watchWords(chart, details, frame, document.getElementById("map-list"));
   watchPointers(canvas, chart, open, point);
-  watchKeys(canvas, chart, () => chart.marked >= 0 && go(chart.marked, false));
+  watchKeys(canvas, frame, chart, () => chart.marked >= 0 && go(chart.marked, false));
+  for (const kind of ["focus", "blur"]) canvas.addEventListener(kind, () => chart.changed());
   new ResizeObserver(() => chart.resize()).observe(canvas);
   if (frame.dataset.square !== undefined) {
     const side = Number(frame.dataset.side);

@@ -17,19 +17,22 @@ export function replace(selectors, other) {
   for (const [ours, theirs] of pairs) {
     if (ours.isEqualNode(theirs)) continue;
     const focused = ours.contains(document.activeElement) ? document.activeElement : null;
+    const place = [...ours.querySelectorAll("[data-keys]")].indexOf(focused?.closest("[data-keys]"));
     const opened = [...ours.querySelectorAll("details[open][id]")].map((each) => each.id);
     const fresh = document.adoptNode(theirs);
     ours.replaceWith(fresh);
     for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
-    if (focused) refocus(focused, fresh);
+    if (focused) refocus(focused, fresh, place);
   }
   document.dispatchEvent(new CustomEvent("swapped"));
   return true;
 }
 
-function refocus(old, fresh) {
+// Where the focus was: on what is called the same, else on what now has the place of it in its list.
+function refocus(old, fresh, place) {
   const twin = old.id && document.getElementById(old.id);
-  const next = twin || fresh.querySelector("[data-focus]") || fresh;
+  const listed = place >= 0 && [...fresh.querySelectorAll("[data-keys] a")];
+  const next = twin || (listed && listed[Math.min(place, listed.length - 1)]) || fresh.querySelector("[data-focus]") || fresh;
   if (next === fresh && !fresh.hasAttribute("tabindex")) fresh.setAttribute("tabindex", "-1");
   next.focus({ preventScroll: true });
 }
@@ -63,9 +66,13 @@ async function submit(form, submitter) {
     if (turn !== form.turn) return; // a later wish has overtaken this one
     if (!ok) {
       trouble(words(page) || "The server refused.");
-    } else if (replace(form.dataset.swap, page)) {
+      return;
+    }
+    // Before its parts leave it for this page.
+    const said = words(page);
+    if (replace(form.dataset.swap, page)) {
       if (arrived) history.replaceState(history.state, "", arrived);
-      say(words(page));
+      say(said);
     } else {
       location.assign(arrived);
     }
@@ -108,9 +115,11 @@ export function watchForms() {
     try {
       await navigator.clipboard.writeText(button.dataset.copy);
       say("Copied");
+      const words = button.textContent;
       button.textContent = "Copied";
+      setTimeout(() => (button.textContent = words), 2000);
     } catch {
-      trouble(`The browser did not let us copy. The key is ${button.dataset.copy}`);
+      trouble(`The browser did not let us copy: ${button.dataset.copy}`);
     }
   });
 }
