@@ -166,8 +166,8 @@ def register(
         rows = connection.execute(QUERIES["merge_images"], {"event": lane == "events"}).fetchall()
         embed = {int(str(row[0])) for row in rows if row[2]}
         moved = [row[0] for row in rows if row[3] and not row[1]]
-        # Locked, so that no encoder is added until this is committed; see archive.add_encoder.
-        for (encoder,) in connection.execute("select name from encoders for key share").fetchall():
+        # Locked, so that none is added or taken out until this is committed; see archive.add_encoder and removal.
+        for (encoder,) in connection.execute(QUERIES["lock_encoders"]).fetchall():
             ids = embed | _reopen_failures(connection, str(encoder), moved)
             insert_chunks(connection, str(encoder), lane, sorted(ids), chunk_size)
     new = sum(1 for row in rows if row[1])

@@ -110,8 +110,3 @@ def test_the_sql_runs(filled: Connection, page: str) -> None:
         for statement in re.split(r";\n", re.sub(r"--.*", "", block)):
             if statement.strip():
                 filled.execute(statement.encode())
-    if page == "OPERATIONS.md":
-        assert filled.execute("select name, active from encoders").fetchall() == [(ENCODER.name, True)]
-        left = "select from failures where encoder <> %s"
-        assert filled.execute(left, [ENCODER.name]).rowcount == 0
-        assert filled.execute("select to_regclass('vectors_a_former_encoder')").fetchone() == (None,)
