@@ -39,7 +39,7 @@ class Archive:
             database_url,
             application_name="lookalike explorer",
             max_size=settings.explorer_connections,
-            prepare=partial(_limit, seconds=self._seconds),
+            prepare=partial(_prepare, seconds=self._seconds),
             check=self._check,
         )
         self._used: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
@@ -105,6 +105,13 @@ class Archive:
         except Error as error:
             return f"Postgres: {type(error).__name__}"
         return None
+
+
+def _prepare(connection: Connection, seconds: float) -> None:
+    """Sets what a connection keeps to."""
+    _limit(connection, seconds)
+    # So much that the index on words remembers rows of images and not pages, whose titles would all be read again.
+    connection.execute("set work_mem = '32MB'")
 
 
 def _limit(connection: Connection, seconds: float) -> None:
