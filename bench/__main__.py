@@ -14,6 +14,7 @@ from bench import (
     events,
     explorer,
     explorer_map,
+    explorer_pages,
     explorer_paint,
     explorer_uploads,
     fidelity,
@@ -82,6 +83,8 @@ EXPLORER: dict[str, Callable[[Settings], None]] = {
     # In Debian's Chromium: `make browser` installs it.
     "explorer-paint": explorer_paint.run,
     "explorer-map": explorer_map.run,
+    # Makes a catalogue of four million images first: five minutes.
+    "explorer-pages": explorer_pages.run,
 }
 BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **SCALE, **INTAKE, **SEARCH, **EXPLORER}
 

@@ -26,6 +26,8 @@ WAIT_SECONDS = 3.0
 FRESH_SECONDS = 1.0
 # To take an example back, a set of unwanted images is searched for anew.
 DECISION_SECONDS = 120.0
+# What a search for words remembers of the index: rows of images, not whole pages, whose titles would all be read again.
+WORK_MEMORY = "32MB"
 # The active encoder is asked for so often: who activates another one sees it this much later.
 ENCODER_SECONDS = 5.0
 
@@ -110,8 +112,7 @@ class Archive:
 def _prepare(connection: Connection, seconds: float) -> None:
     """Sets what a connection keeps to."""
     _limit(connection, seconds)
-    # So much that the index on words remembers rows of images and not pages, whose titles would all be read again.
-    connection.execute("set work_mem = '32MB'")
+    connection.execute(sql.SQL("set work_mem = {}").format(sql.Literal(WORK_MEMORY)))
 
 
 def _limit(connection: Connection, seconds: float) -> None:

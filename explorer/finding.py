@@ -21,7 +21,7 @@ LEAST_LETTERS = 3
 # Images that the index names which are put in order; of more these are some.
 FOUND_AT_MOST = 2_000
 # Titles that are read for a page at most: a fifth of a second on one core.
-WALK_AT_MOST = 20_000
+WALK_AT_MOST = 10_000
 # The walk is taken where so many times as many titles as are wanted are expected on it.
 PLENTY = 2
 

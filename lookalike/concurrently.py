@@ -1,7 +1,7 @@
 """Indexes on large tables, built beside programs that write: those that `migrations/concurrently/indexes.sql` names.
 
-What it says has to be there; what is missing, or was left broken by an interruption, is built. It must never run inside
-a transaction, nor hold a lock that stops writers.
+What it says has to be there; what is missing, or was left broken by an interruption, is built, and what another one
+has replaced is dropped. It must never run inside a transaction, nor hold a lock that stops writers.
 """
 
 import re
@@ -19,9 +19,11 @@ from lookalike.queries import load_queries
 
 QUERIES = load_queries("concurrently")
 FILE = "concurrently/indexes.sql"
-# The one form that a statement of the file may have.
+# The forms that a statement of the file may have: those that can be interrupted and repeated.
 FORM = re.compile(
-    r"create (?:unique )?index concurrently if not exists (\w+) on lookalike\.\w+\s.*", re.DOTALL
+    r"create (?:unique )?index concurrently if not exists (?P<built>\w+)\s+on lookalike\.\w+\s.*"
+    r"|drop index concurrently if exists lookalike\.(?P<dropped>\w+)",
+    re.DOTALL,
 )
 # How often we look whether a build is over that somebody else has begun.
 PAUSE = 0.5
@@ -29,10 +31,11 @@ PAUSE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class WantedIndex:
-    """An index that has to be there, and the statement that builds it."""
+    """An index that has to be there, or to be gone, and the statement that sees to it."""
 
     name: str
     statement: str
+    kept: bool
 
 
 def wanted_indexes(folder: Path) -> list[WantedIndex]:
@@ -48,13 +51,14 @@ def wanted_indexes(folder: Path) -> list[WantedIndex]:
             raise ValueError(
                 f"{FILE}: not `create index concurrently if not exists NAME on lookalike.…`: {statement}"
             )
-        wanted.append(WantedIndex(found.group(1), statement))
+        name = found["built"] or found["dropped"]
+        wanted.append(WantedIndex(name, statement, kept=found["built"] is not None))
     return wanted
 
 
 def missing_indexes(connection: Connection, folder: Path) -> list[str]:
     """The names of those that are not there in full, one that is being built with them."""
-    return [one.name for one in wanted_indexes(folder) if _state(connection, one) != "valid"]
+    return [one.name for one in wanted_indexes(folder) if one.kept and _state(connection, one) != "valid"]
 
 
 def build_indexes(connection: Connection, folder: Path, on_build: Callable[[str], None]) -> list[str]:
@@ -64,7 +68,7 @@ def build_indexes(connection: Connection, folder: Path, on_build: Callable[[str]
     """
     if not (wanted := wanted_indexes(folder)):
         return []
-    built = [one.name for one in wanted if _build(connection, one, on_build)]
+    built = [one.name for one in wanted if _settle(connection, one, on_build)]
     with connection.cursor(row_factory=scalar_row) as cursor:
         tables: list[str] = cursor.execute(QUERIES["unknown_statistics"]).fetchall()
     for table in tables:
@@ -73,10 +77,14 @@ def build_indexes(connection: Connection, folder: Path, on_build: Callable[[str]
     return built
 
 
-def _build(connection: Connection, one: WantedIndex, on_build: Callable[[str], None]) -> bool:
+def _settle(connection: Connection, one: WantedIndex, on_build: Callable[[str], None]) -> bool:
     # Whoever began to build it was killed, and the server has not noticed: it ends well, or leaves a broken one.
     while (state := _state(connection, one)) == "building":
         time.sleep(PAUSE)
+    if not one.kept:
+        if state != "missing":
+            connection.execute(one.statement.encode())
+        return False
     if state == "valid":
         return False
     on_build(one.name)

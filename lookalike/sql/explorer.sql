@@ -156,28 +156,34 @@ cross join lateral (
 order by w.n
 
 -- name: image_members
--- The images of a cluster, nearest to its centre first, behind one of them.
+-- The images of a cluster, nearest to its centre first, behind one of them. Where the cluster is comes first and by
+-- itself, so that its members are read in the order of their index and not all of them for every page.
+with place as materialized (
+    select c.analysis, c.number from cluster_centres c join clusterings g on g.analysis = c.analysis and g.shown
+    where c.cluster = %(cluster)s
+)
 select i.id, m.distance, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
     thumbnail_of(i.id) as kept
-from cluster_centres c join clusterings g on g.analysis = c.analysis and g.shown
-join clustered_images m on m.analysis = c.analysis and m.number = c.number
-join images i on i.id = m.image_id
-where c.cluster = %(cluster)s
+from clustered_images m join images i on i.id = m.image_id
+where m.analysis = (select analysis from place) and m.number = (select number from place)
   and (m.distance, m.image_id) > (%(after_distance)s::real, %(after)s::bigint)
   and not exists (select from unwanted_images u where u.image_id = m.image_id and u.state = 'accepted')
 order by m.distance, m.image_id limit %(limit)s
 
 -- name: work_members
 -- The works of a cluster, nearest to its centre first, behind one of them, each with its first image that is not unwanted.
+with place as materialized (
+    select c.analysis, c.number from cluster_centres c join clusterings g on g.analysis = c.analysis and g.shown
+    where c.cluster = %(cluster)s
+)
 select m.distance, i.key, i.url, i.protocol, m.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
     thumbnail_of(i.id) as kept
-from cluster_centres c join clusterings g on g.analysis = c.analysis and g.shown
-join clustered_works m on m.analysis = c.analysis and m.number = c.number
+from clustered_works m
 cross join lateral (
     select * from images f where f.work = m.work
       and not exists (select from unwanted_images u where u.image_id = f.id and u.state = 'accepted')
     order by f.id limit 1) i
-where c.cluster = %(cluster)s
+where m.analysis = (select analysis from place) and m.number = (select number from place)
   and (m.distance, m.work) > (%(after_distance)s::real, %(after)s::text)
 order by m.distance, m.work limit %(limit)s
 
