@@ -16,6 +16,7 @@ from lookalike.database import Connection, connect
 from lookalike.errors import ServiceError
 from lookalike.migrate import migrate, migrations_folder, unbuilt
 from tests.factories import make_images
+from tests.meanwhile import meanwhile
 
 FOLDER = migrations_folder()
 NAMES = [one.name for one in wanted_indexes(FOLDER) if one.kept]
@@ -34,26 +35,15 @@ def lacking(connection: Connection) -> Connection:
 
 
 @contextmanager
-def writing(database_url: str, seconds: list[float]) -> Iterator[None]:
-    """Registers images one after another for the time of the block; keeps how long each took."""
-    over = threading.Event()
-
-    def write() -> None:
-        with connect(database_url, application_name="writer") as own:
-            number = 0
-            while not over.is_set():
-                since = time.perf_counter()
-                ledger.register(own, make_images(3, f"beside-{number}"), chunk_size=8)
-                seconds.append(time.perf_counter() - since)
-                number += 1
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+def writing(database_url: str) -> Iterator[list[float]]:
+    """Registers images one after another for the time of the block; yields how long each registration took."""
+    with (
+        connect(database_url, application_name="writer") as own,
+        meanwhile(
+            lambda number: ledger.register(own, make_images(3, f"beside-{number}"), chunk_size=8)
+        ) as seconds,
+    ):
+        yield seconds
 
 
 def states(connection: Connection) -> dict[str, bool]:
@@ -67,9 +57,8 @@ def states(connection: Connection) -> dict[str, bool]:
 def test_missing_indexes_are_built_beside_writers(lacking: Connection, database_url: str) -> None:
     """A build that waits for an old transaction lets writers through; in the end all are valid and hold every row."""
     assert unbuilt(database_url) == NAMES
-    seconds: list[float] = []
     told: list[str] = []
-    with connect(database_url, application_name="analyst") as analyst, writing(database_url, seconds):
+    with connect(database_url, application_name="analyst") as analyst, writing(database_url) as seconds:
         analyst.execute("begin")
         # Has written, and not committed: a plain build would wait for it, and every writer for the build.
         ledger.register(analyst, make_images(1, "uncommitted"), chunk_size=8)
@@ -146,7 +135,6 @@ def test_a_migration_that_waits_lets_others_through(
 ) -> None:
     """It gives up its place behind a long query and is tried again, until it gets the lock or there is no hope."""
     folder = altering(tmp_path)
-    seconds: list[float] = []
     with connect(database_url, application_name="analyst") as analyst:
         analyst.execute("begin")
         analyst.execute("select count(*) from images")
@@ -155,7 +143,7 @@ def test_a_migration_that_waits_lets_others_through(
             with pytest.raises(ServiceError, match=r"9000_alter\.sql failed.*lock timeout"):
                 migrate(database_url, folder)
         threading.Timer(2, lambda: analyst.execute("commit")).start()
-        with writing(database_url, seconds):
+        with writing(database_url) as seconds:
             assert migrate(database_url, folder) == ["9000_alter.sql"]
     assert max(seconds) < 1.5
     assert connection.execute("select count(more) from images").fetchone() == (0,)

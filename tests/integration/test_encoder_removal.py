@@ -18,6 +18,7 @@ from lookalike.database import Connection, connect
 from lookalike.errors import ConfigurationError, LostLeaseError, ServiceError, UnknownEncoderError
 from lookalike.ledger import RetryPolicy
 from tests.factories import TINY, make_images, make_vectors
+from tests.meanwhile import meanwhile
 from tests.servers import Lookalike
 
 FORMER = replace(TINY, name="a-former.encoder")
@@ -221,33 +222,21 @@ def test_large_tables_go_in_pieces(archived: Connection, monkeypatch: pytest.Mon
 
 
 @contextmanager
-def searching(connection: Connection, seconds: list[float]) -> Iterator[None]:
-    """Searches with the active encoder, looks at clusters and registers images; keeps how long each round took."""
-    over = threading.Event()
+def searching(connection: Connection) -> Iterator[list[float]]:
+    """Searches with the active encoder, looks at clusters and registers images; yields how long each round took."""
+    with connect_to(connection) as own:
 
-    def go_on() -> None:
-        with connect_to(connection) as own:
-            number = 0
-            while not over.is_set():
-                since = time.perf_counter()
-                answers(own)
-                own.execute("select count(*) from cluster_members").fetchone()
-                ledger.register(own, make_images(1, f"beside-{number}"), chunk_size=8)
-                seconds.append(time.perf_counter() - since)
-                number += 1
+        def go_on(number: int) -> None:
+            answers(own)
+            own.execute("select count(*) from cluster_members").fetchone()
+            ledger.register(own, make_images(1, f"beside-{number}"), chunk_size=8)
 
-    thread = threading.Thread(target=go_on)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+        with meanwhile(go_on) as seconds:
+            yield seconds
 
 
 def test_nobody_waits_for_it(archived: Connection) -> None:
     """A removal that finds its tables in use lets others through: none waits much longer than its lock does."""
-    seconds: list[float] = []
     with connect_to(archived) as analyst:
         analyst.execute("begin")
         analyst.execute("select count(*) from clustered_images")
@@ -255,7 +244,7 @@ def test_nobody_waits_for_it(archived: Connection) -> None:
         done = threading.Timer(3, lambda: analyst.execute("commit"))
         done.start()
         since = time.perf_counter()
-        with searching(archived, seconds):
+        with searching(archived) as seconds:
             removal.remove(archived, FORMER.name, stop_work=True)
         done.join()
     assert time.perf_counter() - since > 3, "it did not meet the analyst's locks"
