@@ -193,7 +193,7 @@ def become_owner(connection: Connection, encoder: str) -> None:
     if not row["may_be"]:
         login = connection.info.user
         raise ServiceError(
-            f"{login} may not build or drop indexes: use the login of an owner, or have"
+            f"{login} may not change tables of vectors: use the login of an owner, or have"
             f' `grant {row["owner"]} to "{login}" with inherit false, set true;` run'
         )
     connection.execute(sql.SQL(QUERIES["become"]).format(owner=sql.Identifier(row["owner"])))

@@ -16,7 +16,7 @@ from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.errors import CheckViolation, DeadlockDetected, LockNotAvailable
+from psycopg.errors import CheckViolation, DeadlockDetected, ForeignKeyViolation, LockNotAvailable
 from psycopg.rows import class_row, scalar_row
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
@@ -120,6 +120,10 @@ def remove(
                 partial(connection.execute, _format("delete_small", table=table), {"encoder": encoder})
             )
         _patiently(partial(_end, connection, encoder, found.vectors))
+    except ForeignKeyViolation:
+        raise ServiceError(
+            f"somebody still works with {encoder}: call it again, which takes that away too"
+        ) from None
     finally:
         if not connection.broken:
             connection.execute("reset lock_timeout")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from psycopg import sql
@@ -198,6 +199,23 @@ def test_while_it_leaves_nothing_uses_it(archived: Connection, monkeypatch: pyte
     archived.execute("insert into chunks (encoder, lane, lo, hi) values (%s, 'events', 1, 1)", [FORMER.name])
     removal.remove(archived, FORMER.name)
     assert {table: rows for table, rows in referring(archived, FORMER.name).items() if rows} == {}
+    assert removal.list_leaving(archived) == []
+
+
+def test_what_comes_in_at_the_last_moment(archived: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody writes for it when its tables are empty already: that is said, and taken away next time."""
+    end = removal._end
+
+    def late(*words: Any) -> None:
+        monkeypatch.setattr(removal, "_end", end)
+        archived.execute("insert into duplicate_thresholds values (%s, 0.1, 0.9, 1, 1, 3)", [FORMER.name])
+        end(*words)
+
+    monkeypatch.setattr(removal, "_end", late)
+    with pytest.raises(ServiceError, match="somebody still works with .*: call it again"):
+        removal.remove(archived, FORMER.name, stop_work=True)
+    assert [one.encoder for one in removal.list_leaving(archived)] == [FORMER.name]
+    removal.remove(archived, FORMER.name)
     assert removal.list_leaving(archived) == []
 
 
