@@ -212,7 +212,7 @@ def test_what_comes_in_at_the_last_moment(archived: Connection, monkeypatch: pyt
         end(*words)
 
     monkeypatch.setattr(removal, "_end", late)
-    with pytest.raises(ServiceError, match="somebody still works with .*: call it again"):
+    with pytest.raises(ServiceError, match=r"somebody still works with .*: call it again"):
         removal.remove(archived, FORMER.name, stop_work=True)
     assert [one.encoder for one in removal.list_leaving(archived)] == [FORMER.name]
     removal.remove(archived, FORMER.name)
