@@ -86,11 +86,11 @@ bench-scale: .venv/.installed-dev
 # Takes long: loads two archives of 200,000 vectors. BENCH_HOME=/a/folder keeps them, so that `python -m bench NAME` goes on
 # from them.
 bench-search: .venv/.installed-dev
-	$(BIN)/python -m bench search-data search search-peers search-filters search-build search-mixed search-real search-quality duplicates
+	$(BIN)/python -m bench search-data search search-peers search-filters search-build search-mixed search-partitions search-real search-quality duplicates
 
 # The first loads 200,000 vectors, unless bench-search has in the same BENCH_HOME.
 bench-explorer: .venv/.installed-dev
-	$(BIN)/python -m bench explorer explorer-uploads explorer-paint explorer-map
+	$(BIN)/python -m bench explorer explorer-uploads explorer-paint explorer-map explorer-pages
 
 # Takes longer: loads a million vectors.
 bench-search-million: .venv/.installed-dev

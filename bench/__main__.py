@@ -14,6 +14,7 @@ from bench import (
     events,
     explorer,
     explorer_map,
+    explorer_pages,
     explorer_paint,
     explorer_uploads,
     fidelity,
@@ -30,6 +31,7 @@ from bench import (
     search_data,
     search_filters,
     search_mixed,
+    search_partitions,
     search_peers,
     search_quality,
     search_real,
@@ -70,6 +72,7 @@ SEARCH: dict[str, Callable[[Settings], None]] = {
     "search-filters": search_filters.run,
     "search-build": search_build.run,
     "search-mixed": search_mixed.run,
+    "search-partitions": search_partitions.run,
     "search-real": search_real.run,
     "search-quality": search_quality.run,
     "duplicates": duplicates.run,
@@ -82,6 +85,8 @@ EXPLORER: dict[str, Callable[[Settings], None]] = {
     # In Debian's Chromium: `make browser` installs it.
     "explorer-paint": explorer_paint.run,
     "explorer-map": explorer_map.run,
+    # Makes a catalogue of four million images first: five minutes.
+    "explorer-pages": explorer_pages.run,
 }
 BENCHES: dict[str, Callable[[Settings], None]] = {**QUICK, **SLOW, **SCALE, **INTAKE, **SEARCH, **EXPLORER}
 

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import BarColumn, Progress, TextColumn
 
 from cli import output
 from cli.options import Json
 from cli.session import open_session
-from lookalike import archive, books
+from lookalike import archive, books, removal
 from lookalike.encoders import ENCODERS, EncoderSpec, find_encoder
+from lookalike.errors import ConfigurationError
 
 encoders_app = typer.Typer(help="The networks that vectors are made with.", no_args_is_help=True)
 
@@ -119,6 +121,55 @@ def encoders_activate(name: str) -> None:
     with open_session().connect() as connection:
         archive.activate(connection, name)
     print(f"searches use {name} now")
+
+
+@encoders_app.command("remove")
+def encoders_remove(
+    name: str,
+    stop_work: Annotated[
+        bool, typer.Option(help="Give up its open chunks, those of analyses as well.")
+    ] = False,
+    yes: Annotated[bool, typer.Option(help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Takes an encoder out for good, with its vectors and all that was found with them; searches go on meanwhile.
+
+    Stopped at any moment, the same command goes on. What people decided about images stays.
+    """
+    session = open_session()
+    if name == session.settings.encoder:
+        raise ConfigurationError(
+            f"LOOKALIKE_ENCODER is still {name}, and `add`, `run` and workers would add it again: set it to another one"
+        )
+    with session.connect() as connection:
+        parts = removal.measure(connection, name, stop_work)
+        if not as_json:
+            output.print_table(
+                "", (f"what goes with {name}", "rows", "MB"), [(p.name, p.rows, p.bytes >> 20) for p in parts]
+            )
+        if not yes:
+            typer.confirm(f"remove {name} and all of this?", abort=True, err=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,} rows"))
+        with Progress(*columns, console=output.errors, disable=as_json) as progress:
+            # Rows that are deleted; what is dropped as a whole takes no time to speak of.
+            total = sum(part.rows for part in parts if part.name not in ("vectors", "clusters"))
+            task = progress.add_task("", total=total)
+            removed = removal.remove(
+                connection,
+                name,
+                stop_work,
+                lambda part, rows: progress.update(task, advance=rows, description=part),
+            )
+    if as_json:
+        output.print_json({"encoder": name, "parts": parts, "sets": removed.sets})
+        return
+    print(f"{name} is gone")
+    if removed.sets:
+        print(
+            "what was decided about unwanted images stays; to find more of them with the active encoder:"
+            f" lookalike unwanted learn {removed.sets[0]}"
+            + (f" (likewise {', '.join(removed.sets[1:])})" if removed.sets[1:] else "")
+        )
 
 
 @encoders_app.command("fingerprint")

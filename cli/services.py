@@ -65,15 +65,22 @@ def migrate(
     passwords = chosen_passwords(settings) if logins else {}
     database_url = services.up(settings).database_url
     advice: list[str] = []
-    applied = apply_migrations(database_url, advise=advice.append)
+    built: list[str] = []
+
+    def show(index: str) -> None:
+        built.append(index)
+        output.errors.print(f"building the index {index}: everybody may work meanwhile", highlight=False)
+
+    applied = apply_migrations(database_url, advise=advice.append, on_build=show)
     given: list[str] = []
     if passwords:
         with connect(database_url, application_name="lookalike migrate") as connection:
             given = give_logins(connection, passwords)
     if as_json:
-        output.print_json({"applied": applied, "advice": advice, "logins": given})
+        output.print_json({"applied": applied, "built": built, "advice": advice, "logins": given})
         return
-    print("\n".join(f"applied {name}" for name in applied) or "nothing to apply")
+    lines = [*(f"applied {name}" for name in applied), *(f"built the index {name}" for name in built)]
+    print("\n".join(lines) or "nothing to apply")
     if given:
         print(f"logins: {', '.join(given)}")
     for line in advice:

@@ -10,9 +10,11 @@ from lookalike.database import Connection, connect, wait_out
 from lookalike.encoders import find_encoder
 from lookalike.errors import ServiceError
 from lookalike.logs import log_to_stderr
-from lookalike.migrate import migrate, pending
+from lookalike.migrate import migrate, pending, unbuilt
 from lookalike.services import Endpoints, up
 from lookalike.settings import Settings, load_settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,13 @@ def open_session(stop: threading.Event | None = None) -> Session:
 
 def _check_schema(settings: Settings, endpoints: Endpoints) -> None:
     missing = pending(endpoints.database_url)
-    if missing and settings.database_url is None:
-        migrate(endpoints.database_url)
-    elif missing:
+    if missing and settings.database_url is not None:
         raise ServiceError(f"the database lacks {len(missing)} migrations: run `lookalike migrate` first")
+    indexes = unbuilt(endpoints.database_url)
+    if settings.database_url is None and (missing or indexes):
+        migrate(endpoints.database_url)
+    elif indexes:
+        log.warning("indexes are missing (%s): `lookalike migrate` builds them", ", ".join(indexes))
 
 
 def ensure_encoder(session: Session, connection: Connection) -> None:

@@ -10,7 +10,7 @@ from cli import output
 from cli.hosts import find_hosts, print_hosts
 from cli.options import Encoder, Json
 from cli.session import open_session
-from lookalike import analyses, awaited, books, index, search
+from lookalike import analyses, awaited, books, index, removal, search
 from lookalike.database import Connection
 from lookalike.limits import list_workers
 from lookalike.reasons import Reason
@@ -29,9 +29,18 @@ def status(as_json: Json = False) -> None:
         shown = {name: _describe(connection, name) for name in books.encoder_names(connection)}
         sources = list_sources(connection)
         manifests = awaited.count_awaited(connection)
+        leaving = removal.list_leaving(connection)
     hosts = find_hosts(session.endpoints.broker_url)
     if as_json:
-        output.print_json({"encoders": shown, "sources": sources, "manifests": manifests, "hosts": hosts})
+        output.print_json(
+            {
+                "encoders": shown,
+                "leaving": leaving,
+                "sources": sources,
+                "manifests": manifests,
+                "hosts": hosts,
+            }
+        )
         return
     if sources:
         print_sources(sources)
@@ -40,8 +49,19 @@ def status(as_json: Json = False) -> None:
         print("nothing is registered yet: lookalike add SOURCE, or lookalike run SOURCE")
     for name, one in shown.items():
         _print_encoder(name, one, session.settings.recall_floor)
+    print_leaving(leaving)
     if hosts:
         print_hosts(hosts)
+
+
+def print_leaving(leaving: list[removal.Leaving]) -> None:
+    """Says which encoders are being taken out, and how that goes on where it was interrupted."""
+    for one in leaving:
+        output.console.print(
+            f"{one.encoder} is being taken out since {one.since:%Y-%m-%d %H:%M}, {one.vectors_bytes >> 20:,} MB of its"
+            f" vectors are left; `lookalike encoders remove {one.encoder}` goes on with it where it was stopped",
+            highlight=False,
+        )
 
 
 def _describe(connection: Connection, name: str) -> dict[str, Any]:

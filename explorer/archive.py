@@ -26,6 +26,8 @@ WAIT_SECONDS = 3.0
 FRESH_SECONDS = 1.0
 # To take an example back, a set of unwanted images is searched for anew.
 DECISION_SECONDS = 120.0
+# What a search for words remembers of the index: rows of images, not whole pages, whose titles would all be read again.
+WORK_MEMORY = "32MB"
 # The active encoder is asked for so often: who activates another one sees it this much later.
 ENCODER_SECONDS = 5.0
 
@@ -39,7 +41,7 @@ class Archive:
             database_url,
             application_name="lookalike explorer",
             max_size=settings.explorer_connections,
-            prepare=partial(_limit, seconds=self._seconds),
+            prepare=partial(_prepare, seconds=self._seconds),
             check=self._check,
         )
         self._used: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
@@ -105,6 +107,12 @@ class Archive:
         except Error as error:
             return f"Postgres: {type(error).__name__}"
         return None
+
+
+def _prepare(connection: Connection, seconds: float) -> None:
+    """Sets what a connection keeps to."""
+    _limit(connection, seconds)
+    connection.execute(sql.SQL("set work_mem = {}").format(sql.Literal(WORK_MEMORY)))
 
 
 def _limit(connection: Connection, seconds: float) -> None:

@@ -35,12 +35,7 @@ from lookalike.database import Connection
 from lookalike.errors import NotEmbeddedError, UnknownImageError
 from lookalike.queries import load_queries
 
-# A word of a title is found by its beginning from so many letters on.
-LEAST_LETTERS = 3
 QUERIES = load_queries("explorer")
-
-# Images whose title fits that are put in order; of more these are some.
-FOUND_AT_MOST = 2_000
 COPIES = 10
 
 
@@ -131,45 +126,6 @@ def random_wall(connection: Connection, count: int = 40) -> list[Picture]:
     drawn = list(span) if len(span) <= 4 * count else random.sample(span, 4 * count)
     found = rows(connection, QUERIES["wall"], {"ids": drawn, "count": count})
     return [Picture(**as_picture(row)) for row in found]
-
-
-def find(
-    connection: Connection,
-    text: str,
-    cursor: str | None = None,
-    limit: int = 40,
-    include_unwanted: bool = False,
-) -> Page[Picture]:
-    """Images whose key begins with a text, then those with all its words in the title, by their keys.
-
-    The last word may be the beginning of one. Raises ConfigurationError for a cursor that is none.
-    """
-    text = text.strip()
-    if not text:
-        return Page(items=[])
-    after_class, after_key = read_cursor(cursor, (0, ""))
-    asked = {
-        "text": text,
-        "words": _as_words(text),
-        "most": FOUND_AT_MOST,
-        "after_class": after_class,
-        "after_key": after_key,
-        "limit": limit + 1,
-        "include_unwanted": include_unwanted,
-    }
-    found = rows(connection, QUERIES["find"], asked)
-    return page(found, limit, lambda row: Picture(**as_picture(row)), lambda row: (row["class"], row["key"]))
-
-
-def _as_words(text: str) -> str:
-    """A tsquery of the words of a text, of which the last may be a beginning; empty without a word.
-
-    Not of one or two letters: so many words begin with them that the index would be read as a whole.
-    """
-    words = "".join(c if c.isalnum() else " " for c in text).split()
-    if not words:
-        return ""
-    return " & ".join(f"'{word}'" for word in words) + (":*" if len(words[-1]) >= LEAST_LETTERS else "")
 
 
 def find_work(

@@ -49,15 +49,23 @@ def add_encoder(connection: Connection, spec: EncoderSpec, chunk_size: int) -> b
 
 
 def is_added(connection: Connection, encoder: str) -> bool:
-    """Whether the archive keeps vectors of this encoder."""
-    return connection.execute("select from encoders where name = %s", [encoder]).rowcount > 0
+    """Whether the archive keeps vectors of this encoder. Raises ServiceError for one that is being taken out."""
+    row = connection.execute("select leaving_at from encoders where name = %s", [encoder]).fetchone()
+    if row and row[0]:
+        raise ServiceError(
+            f"{encoder} is being taken out of this archive: `lookalike encoders remove {encoder}` goes on with it,"
+            " then it can be added again"
+        )
+    return row is not None
 
 
 def activate(connection: Connection, encoder: str) -> None:
-    """Makes this encoder the one that searches use. Raises UnknownEncoderError."""
-    if not is_added(connection, encoder):
-        raise UnknownEncoderError(f"{encoder} is not in this archive: lookalike encoders add {encoder}")
-    connection.execute(QUERIES["activate"], {"encoder": encoder})
+    """Makes this encoder the one that searches use. Raises UnknownEncoderError, ServiceError as `is_added` does."""
+    with connection.transaction():
+        connection.execute(QUERIES["lock"], {"encoder": encoder})
+        if not is_added(connection, encoder):
+            raise UnknownEncoderError(f"{encoder} is not in this archive: lookalike encoders add {encoder}")
+        connection.execute(QUERIES["activate"], {"encoder": encoder})
 
 
 def load_calibration(connection: Connection, encoder: str) -> Calibration:

@@ -56,7 +56,7 @@ class FailedImage:
 
 
 def encoder_names(connection: Connection) -> list[str]:
-    """The encoders of the archive, the active one first."""
+    """The encoders of the archive, the active one first; without those that are being taken out."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return [row["name"] for row in cursor.execute(QUERIES["encoders"])]
 
@@ -153,7 +153,7 @@ def vectors_table(connection: Connection, encoder: str) -> str:
     """The name of the table of an encoder's vectors. Raises UnknownEncoderError, which names those there are."""
     with connection.cursor(row_factory=scalar_row) as cursor:
         table: str | None = cursor.execute(
-            "select vectors from encoders where name = %s", [encoder]
+            "select vectors from encoders where name = %s and leaving_at is null", [encoder]
         ).fetchone()
     if table is None:
         known = ", ".join(encoder_names(connection)) or "none yet"

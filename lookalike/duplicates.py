@@ -268,7 +268,9 @@ def _lock_all(connection: Connection) -> list[str]:
     """Keeps deletions and others who change groups out, until the transaction ends. Returns the encoders."""
     hold_deletions(connection)
     with connection.cursor(row_factory=scalar_row) as cursor:
-        encoders: list[str] = cursor.execute("select name from encoders order by name").fetchall()
+        encoders: list[str] = cursor.execute(
+            "select name from encoders where leaving_at is null order by name"
+        ).fetchall()
     for encoder in encoders:
         connection.execute(QUERIES["lock_groups"], {"encoder": encoder})
     return encoders

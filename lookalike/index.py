@@ -160,8 +160,8 @@ def build(
     built = 0
     with connect() as connection, connect() as watcher:
         partitions = list_partitions(connection, encoder)
-        _claim(connection, encoder)
-        _become_owner(connection, encoder)
+        claim(connection, encoder)
+        become_owner(connection, encoder)
         for setting, value in (
             ("maintenance_work_mem", f"{max(64, memory_bytes >> 20)}MB"),
             ("max_parallel_maintenance_workers", str(parallel)),
@@ -176,14 +176,14 @@ def build(
     return built
 
 
-def _claim(connection: Connection, encoder: str) -> None:
+def claim(connection: Connection, encoder: str) -> None:
     """Takes the lock that a build holds as long as its connection lives."""
     with connection.cursor(row_factory=scalar_row) as cursor:
         if not cursor.execute(QUERIES["claim"], {"encoder": encoder}).fetchone():
             raise ServiceError(f"another process is building the index of {encoder}")
 
 
-def _become_owner(connection: Connection, encoder: str) -> None:
+def become_owner(connection: Connection, encoder: str) -> None:
     """Takes the role that owns the table, which alone may have indexes, unless we are it. Raises ServiceError."""
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(QUERIES["owner"], {"encoder": encoder}).fetchone()
@@ -193,7 +193,7 @@ def _become_owner(connection: Connection, encoder: str) -> None:
     if not row["may_be"]:
         login = connection.info.user
         raise ServiceError(
-            f"{login} may not build or drop indexes: use the login of an owner, or have"
+            f"{login} may not change tables of vectors: use the login of an owner, or have"
             f' `grant {row["owner"]} to "{login}" with inherit false, set true;` run'
         )
     connection.execute(sql.SQL(QUERIES["become"]).format(owner=sql.Identifier(row["owner"])))
@@ -277,7 +277,7 @@ def _watching(
 def drop(connection: Connection, encoder: str) -> int:
     """Takes the index away, as before a large backfill; searches go on without. Returns from how many partitions."""
     found = [p for p in list_partitions(connection, encoder) if p.valid is not None]
-    _become_owner(connection, encoder)
+    become_owner(connection, encoder)
     try:
         for partition in found:
             connection.execute(sql.SQL(QUERIES["drop_index"]).format(index=sql.Identifier(partition.index)))

@@ -10,26 +10,39 @@ changes nothing.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from random import random
-from typing import Literal
-from uuid import UUID
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import class_row, dict_row
 
+from lookalike.chunks import (
+    LANES,
+    Chunk,
+    ChunkImage,
+    Failure,
+    Lane,
+    Lease,
+    Postponement,
+    RetryPolicy,
+    divide,
+    may_repeat,
+    pause_before,
+)
 from lookalike.errors import LostLeaseError
-from lookalike.images import Image, Protocol
+from lookalike.images import Image
 from lookalike.queries import load_queries
 from lookalike.reasons import Reason
 from lookalike.vectors import Vectors, store_vectors
 
-Lane = Literal["events", "backfill", "suspect", "analysis"]
-# The order is the order in which workers serve them.
-LANES: tuple[Lane, ...] = ("events", "suspect", "backfill", "analysis")
+__all__ = [
+    "LANES", "Chunk", "ChunkImage", "Connection", "Failure", "Lane", "Lease", "Postponement", "Reason", "Registered",
+    "RetryPolicy", "finish", "finish_analysis", "give_back", "hold_deletions", "insert_chunks", "lease", "may_repeat",
+    "register", "renew", "start",
+]  # fmt: skip
 
 Connection = psycopg.Connection[tuple[object, ...]]
 QUERIES = load_queries("ledger")
+ONCE = RetryPolicy(1, 1)
 # The columns of the table `incoming`, in its order: those of an image, but for its source at the end.
 COLUMNS = tuple(column.name for column in fields(Image) if column.name != "source")
 row_of = attrgetter(*COLUMNS)
@@ -51,86 +64,6 @@ class Registered:
             self.unchanged + other.unchanged,
             self.gone + other.gone,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A claim on a chunk; it is all that a message carries."""
-
-    chunk: int
-    lease: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkImage:
-    """An image as the worker needs it; `outside`: its address is not the operator's own, see Image."""
-
-    id: int
-    key: str
-    url: str
-    protocol: Protocol
-    revision: int
-    outside: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A started chunk with its images: those that still need a vector, or, for an analysis, all that have one.
-
-    `waited` says for how many seconds their host has refused all requests.
-    """
-
-    lease: Lease
-    encoder: str
-    lane: Lane
-    attempts: int
-    images: list[ChunkImage]
-    analysis: int | None = None
-    waited: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One image of a chunk that has no vector; `retry_after` in seconds where the host named them.
-
-    `passing`: it may pass although its reason is final, as when a host refuses everything for a while.
-    """
-
-    image: ChunkImage
-    reason: Reason
-    detail: str = ""
-    retry_after: float | None = None
-    passing: bool = False
-
-    @property
-    def transient(self) -> bool:
-        """Whether another try may help."""
-        return self.reason.transient or self.passing
-
-
-@dataclass(frozen=True, slots=True)
-class Postponement:
-    """Images of a chunk that come back after so many seconds, since their host could not be asked: no attempt is spent.
-
-    `paused`: it refuses all requests. Otherwise they wait for their turn.
-    """
-
-    images: list[ChunkImage]
-    seconds: float
-    paused: bool
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How often a transient failure is tried, and the pause in seconds before the second try (then doubling).
-
-    `patience`: for how many seconds a host may refuse all requests before its images fail.
-    """
-
-    tries: int
-    seconds: float
-    patience: float = 168 * 3600
 
 
 # Registration -------------------------------------------------------------------------------------------------------
@@ -166,8 +99,8 @@ def register(
         rows = connection.execute(QUERIES["merge_images"], {"event": lane == "events"}).fetchall()
         embed = {int(str(row[0])) for row in rows if row[2]}
         moved = [row[0] for row in rows if row[3] and not row[1]]
-        # Locked, so that no encoder is added until this is committed; see archive.add_encoder.
-        for (encoder,) in connection.execute("select name from encoders for key share").fetchall():
+        # Locked, so that none is added or taken out until this is committed; see archive.add_encoder and removal.
+        for (encoder,) in connection.execute(QUERIES["lock_encoders"]).fetchall():
             ids = embed | _reopen_failures(connection, str(encoder), moved)
             insert_chunks(connection, str(encoder), lane, sorted(ids), chunk_size)
     new = sum(1 for row in rows if row[1])
@@ -272,7 +205,7 @@ def finish(
     Raises LostLeaseError, and stores nothing, when the lease is no longer ours.
     """
     attempts = chunk.attempts + 1
-    postponed, given_up = _divide(chunk, postponed, policy)
+    postponed, given_up = divide(chunk, postponed, policy)
     again = [f for f in failures if may_repeat(chunk, f, policy)]
     final = [f for f in failures if not may_repeat(chunk, f, policy)] + given_up
     with connection.transaction():
@@ -297,14 +230,14 @@ def finish_analysis(
     chunk: Chunk,
     store: Callable[[Connection, Chunk], None],
     missed: Sequence[Failure] = (),
-    policy: RetryPolicy = RetryPolicy(1, 1),
+    policy: RetryPolicy = ONCE,
     postponed: Sequence[Postponement] = (),
 ) -> None:
     """Settles a chunk of an analysis: fence and whatever `store` writes, in one transaction. Raises LostLeaseError.
 
     `missed` are images that could not be looked at. Transient failures are tried again; the others are counted.
     """
-    postponed, outwaited = _divide(chunk, postponed, policy)
+    postponed, outwaited = divide(chunk, postponed, policy)
     again = [f for f in missed if may_repeat(chunk, f, policy)]
     with connection.transaction():
         _pass_fence(connection, chunk, postponed)
@@ -318,11 +251,6 @@ def finish_analysis(
             connection.execute(QUERIES["count_missed"], {"chunk": chunk.lease.chunk, "images": given_up})
 
 
-def may_repeat(chunk: Chunk, failure: Failure, policy: RetryPolicy) -> bool:
-    """Whether an image that failed is to be tried again after this chunk."""
-    return failure.transient and chunk.attempts + 1 < policy.tries
-
-
 def _pass_fence(connection: Connection, chunk: Chunk, postponed: Sequence[Postponement]) -> None:
     claim = {
         "chunk": chunk.lease.chunk,
@@ -331,21 +259,6 @@ def _pass_fence(connection: Connection, chunk: Chunk, postponed: Sequence[Postpo
     }
     if connection.execute(QUERIES["finish"], claim).rowcount == 0:
         raise LostLeaseError
-
-
-def _divide(
-    chunk: Chunk, postponed: Sequence[Postponement], policy: RetryPolicy
-) -> tuple[list[Postponement], list[Failure]]:
-    """Those that may wait on, and those whose host has been refusing for longer than anybody's patience."""
-    if chunk.waited is None or chunk.waited <= policy.patience:
-        return list(postponed), []
-    failed = [
-        Failure(image, Reason.THROTTLED, f"{one.detail}, for {chunk.waited / 3600:.0f} hours")
-        for one in postponed
-        if one.paused
-        for image in one.images
-    ]
-    return [one for one in postponed if not one.paused], failed
 
 
 def _insert_failures(
@@ -372,9 +285,7 @@ def _insert_failures(
 def _insert_retry(
     connection: Connection, chunk: Chunk, failures: Sequence[Failure], policy: RetryPolicy
 ) -> None:
-    """One new chunk for all: after 2^n x (0.5 .. 1.5) pauses, or when the most patient host said."""
-    pause = policy.seconds * 2**chunk.attempts * (0.5 + random())
-    asked = max((f.retry_after or 0 for f in failures), default=0)
+    """One new chunk for all."""
     connection.execute(
         QUERIES["insert_retry"],
         {
@@ -382,7 +293,7 @@ def _insert_retry(
             "lane": chunk.lane,
             "attempts": chunk.attempts + 1,
             "ids": [f.image.id for f in failures],
-            "seconds": max(pause, min(asked, 3600)),
+            "seconds": pause_before(chunk, failures, policy),
             "parent": chunk.lease.chunk,
             "analysis": chunk.analysis,
         },

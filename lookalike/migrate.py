@@ -1,6 +1,8 @@
 """Brings a database to the schema that this version needs: the SQL files of `migrations/`, applied by dbmate.
 
-One process does it at a time, whoever else wants to waits. The password is never an argument of a process.
+One process does it at a time, whoever else wants to waits. The password is never an argument of a process. Programs
+may write meanwhile: a migration that waits for a lock gives up after the time that it sets itself, lets others through
+and is tried again; indexes on large tables are built beside them, by lookalike.concurrently.
 """
 
 import os
@@ -16,7 +18,9 @@ from typing import LiteralString
 from urllib.parse import quote, urlencode
 
 import psycopg
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
+from lookalike.concurrently import build_indexes, missing_indexes
 from lookalike.database import Connection, connect, describe, redact
 from lookalike.errors import ServiceError
 from lookalike.rights import settle_rights
@@ -25,15 +29,26 @@ POSTGRES = 18
 PGVECTOR = (0, 8, 5)  # earlier ones have a security hole, and an HNSW index that vacuum corrupts
 # With its schema: the first migration makes a schema that may come first in the user's search_path.
 TABLE: LiteralString = "public.schema_migrations"
+# A migration that does not get its locks for so long is not tried again.
+PATIENCE = 600.0
 LOCK = 0x6C6F6F6B616C696B  # any constant number that nobody else takes: "lookalik"
 
 
+class _LockedError(ServiceError):
+    """A migration gave up waiting for a lock."""
+
+
 def migrate(
-    database_url: str, folder: Path | None = None, advise: Callable[[str], None] = lambda _: None
+    database_url: str,
+    folder: Path | None = None,
+    advise: Callable[[str], None] = lambda _: None,
+    on_build: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """Applies what is missing and returns the names of the files it applied, in their order.
 
-    Then settles who owns and may do what; `advise` is told where that takes an administrator.
+    Then settles who owns and may do what; `advise` is told where that takes an administrator. Last, it builds the
+    indexes on large tables that are missing, which may take hours; `on_build` is told of each. Programs can work from
+    then on.
 
     Safe to be called by several processes at once. Each file is one transaction, unless its first line says
     `transaction:false`. `folder` holds the files, by default those of this version. Raises ServiceError when
@@ -46,10 +61,11 @@ def migrate(
             with _lock(connection):
                 before = missing(connection, folder)
                 if before:
-                    _run_dbmate(connection, folder)
+                    _apply(connection, folder)
                 after = missing(connection, folder)
                 if folder == migrations_folder() and (advice := settle_rights(connection)):
                     advise(advice)
+                build_indexes(connection, folder, on_build)
         except psycopg.Error as error:
             raise ServiceError(f"migrations: {describe(error, database_url)}") from None
     return [name for name in before if name not in after]
@@ -60,6 +76,15 @@ def pending(database_url: str, folder: Path | None = None) -> list[str]:
     with connect(database_url, application_name="lookalike migrate") as connection:
         try:
             return missing(connection, folder)
+        except psycopg.Error as error:
+            raise ServiceError(f"migrations: {describe(error, database_url)}") from None
+
+
+def unbuilt(database_url: str) -> list[str]:
+    """Returns the names of the indexes on large tables that are not there yet: without, things are only slower."""
+    with connect(database_url, application_name="lookalike migrate") as connection:
+        try:
+            return missing_indexes(connection, migrations_folder())
         except psycopg.Error as error:
             raise ServiceError(f"migrations: {describe(error, database_url)}") from None
 
@@ -121,6 +146,18 @@ def _lock(connection: Connection) -> Iterator[None]:
         connection.execute("select pg_advisory_unlock(%s)", [LOCK])
 
 
+def _apply(connection: Connection, folder: Path) -> None:
+    """Applies the files; one that does not get its locks is tried again, with pauses in which others get theirs."""
+    for attempt in Retrying(
+        retry=retry_if_exception_type(_LockedError),
+        wait=wait_random(0.5, 2),
+        stop=stop_after_delay(PATIENCE),
+        reraise=True,
+    ):
+        with attempt:
+            _run_dbmate(connection, folder)
+
+
 def _run_dbmate(connection: Connection, folder: Path) -> None:
     url = _dbmate_url(connection)
     command = [_dbmate(), "--env-file", os.devnull, "--no-dump-schema", "--migrations-table", TABLE]
@@ -140,7 +177,8 @@ def _run_dbmate(connection: Connection, folder: Path) -> None:
             if line.startswith("Applying")
         ]
         said = redact(done.stderr.strip(), connection.info.password)
-        raise ServiceError(f"migration {at[-1] if at else 'of the schema'} failed: {said}")
+        kind = _LockedError if "canceling statement due to lock timeout" in said else ServiceError
+        raise kind(f"migration {at[-1] if at else 'of the schema'} failed: {said}")
 
 
 def _dbmate() -> str:

@@ -1,4 +1,5 @@
 -- migrate:up
+set local lock_timeout = '5s';
 set search_path to lookalike, public;
 
 -- Whom a picture is to be credited to ------------------------------------------------------------------------------------
@@ -6,15 +7,7 @@ set search_path to lookalike, public;
 alter table images add credit text;
 comment on column images.credit is 'Whom to name where the picture is shown, as the source says it. Null: it does not say.';
 
--- Finding images by the beginning of their key, and by words of their title -----------------------------------------------
-
--- By bytes: an order of words does not keep together what begins alike.
-create index images_key_beginning on images (key collate "C");
-create index images_title_words on images using gin (to_tsvector('simple', title)) where title is not null;
-
--- Reviewing pairs, nearest first ------------------------------------------------------------------------------------------
-
-create index duplicate_pairs_nearest on duplicate_pairs (encoder, distance, a, b);
+-- What images and pairs are found by is in concurrently/indexes.sql: forty million rows are not indexed under a lock.
 
 -- Decisions ---------------------------------------------------------------------------------------------------------------
 
@@ -46,5 +39,5 @@ grant select on decisions to analyst;
 -- migrate:down
 set search_path to lookalike, public;
 drop table decisions;
-drop index duplicate_pairs_nearest, images_title_words, images_key_beginning;
+drop index if exists duplicate_pairs_nearest, images_title_words, images_key_beginning;
 alter table images drop column credit;

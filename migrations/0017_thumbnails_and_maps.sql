@@ -1,4 +1,5 @@
 -- migrate:up
+set local lock_timeout = '5s';
 set search_path to lookalike, public;
 
 -- Thumbnails ----------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
 -- migrate:up
+set local lock_timeout = '5s';
 set search_path to lookalike, public;
 
 -- Pairs that nobody has decided about ---------------------------------------------------------------------------------------
@@ -6,8 +7,9 @@ set search_path to lookalike, public;
 -- Known beside the pair: a list of what is left would otherwise step over all that was decided, each time.
 alter table duplicate_pairs add decided boolean not null default false;
 comment on column duplicate_pairs.decided is 'Whether somebody has said something of the pair: marked_pairs has it. Kept by triggers.';
-update duplicate_pairs p set decided = true from marked_pairs m where m.a = p.a and m.b = p.b;
-create index duplicate_pairs_open on duplicate_pairs (encoder, distance, a, b) where not decided;
+-- By the encoders' names as well: so each mark is looked up by the primary key.
+update duplicate_pairs p set decided = true from marked_pairs m, encoders e
+where p.encoder = e.name and m.a = p.a and m.b = p.b;
 
 create function pair_is_found() returns trigger
 language plpgsql as $$

@@ -3,10 +3,12 @@
 import gzip
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lookalike.images import Checkpoint, Image, Notice, Position, Refused
 from lookalike.reasons import Reason
+from lookalike.settings import Settings
 from tests.sites import Site
 
 Json = Any
@@ -94,3 +96,11 @@ def refusals(found: Sequence[Notice]) -> list[tuple[str, Reason, str]]:
 
 def checkpoints(found: Sequence[Notice]) -> list[Position]:
     return [json.loads(json.dumps(each.position)) for each in found if isinstance(each, Checkpoint)]
+
+
+def catalogue_settings(site: Site, home: Path) -> Settings:
+    """Settings whose snapshots lie on this site, and that give up soon."""
+    return Settings(
+        _env_file=None, home=home, wellcome_snapshots=f"{site.url}/snapshots/", tries=3, retry_seconds=0.01,
+        connect_timeout=2, fetch_timeout=20,
+    )  # fmt: skip

@@ -37,11 +37,12 @@ from workers.gate import TurnedAway
 from workers.keeping import Keeper
 from workers.network import load_encoder
 from workers.patience import in_database
-from workers.pipeline import Pipeline, Work
+from workers.pipeline import Pipeline
 from workers.thumbnail import missed
 from workers.timeline import Timeline
 from workers.turned import TurnedEmbedder
 from workers.turns import Turns
+from workers.work import Work
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")

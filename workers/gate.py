@@ -13,20 +13,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import redis
-
-from lookalike.hosts import Demand, Grant, SharedHosts, Trouble
+from lookalike.hosts import SharedHosts, Trouble
 from lookalike.images import Protocol
 from lookalike.ledger import ChunkImage, Postponement
 from lookalike.settings import HostLimit, Settings
-from workers.alone import Alone
+from workers.agreement import Agreement
 from workers.line import FULL_SECONDS, RUN, SHORT_PAUSE_SECONDS, Crowd, Line, Run, Waiting
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
-# A Valkey that is away is tried again so soon.
-_AWAY_SECONDS = 2.0
 # Wishes that come so soon after another are asked for together.
 _GATHER_SECONDS = 0.003
 # A host that nobody wanted anything of for so long is forgotten.
@@ -132,8 +128,7 @@ class Gate(Generic[Item]):
         turn_away: Callable[[Item, Host, bool, str], None] = lambda *_: None,
     ) -> None:
         self._settings = settings
-        self._shared = shared
-        self._alone = Alone()
+        self._agreement = Agreement(shared)
         self._turn_away = turn_away
         self._usual = HostLimit(rate=settings.host_rate, concurrency=settings.host_concurrency)
         self._lines: dict[str, Line[Item]] = {}
@@ -144,13 +139,11 @@ class Gate(Generic[Item]):
         self._order = itertools.count()
         self._idle = 0
         self._reserved = min(_RESERVED, settings.fetch_threads // 8)
-        self._away_until = 0.0
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         # Whom `enter` keeps waiting: a thread that fetches must not miss its call for one of these.
         self._called = threading.Condition(self._lock)
         self._wake = threading.Event()
-        self._using_alone = threading.Lock()
         threading.Thread(target=self._ask_forever, name="gate", daemon=True).start()
 
     # For threads that fetch -------------------------------------------------------------------------------------------
@@ -219,14 +212,7 @@ class Gate(Generic[Item]):
 
     def _plan(self, host: Host, members: Sequence[TurnedAway], urgent: bool) -> list[tuple[int, float]]:
         cost = max(requests_for(one.image.protocol) for one in members)
-        asked = (host.name, len(members), cost, self._limit(host), urgent)
-        if self._shared is not None and time.monotonic() >= self._away_until:
-            try:
-                return self._shared.schedule(*asked)
-            except redis.RedisError as error:
-                self._miss_valkey(error)
-        with self._using_alone:
-            return self._alone.schedule(*asked)
+        return self._agreement.schedule(host.name, len(members), cost, self._limit(host), urgent)
 
     def look(self) -> Crowd:
         """Who waits now. Anybody may ask."""
@@ -321,7 +307,7 @@ class Gate(Generic[Item]):
             lines = [line for line in self._lines.values() if line.due(now) <= now or line.host in told]
             epochs = {line.host: line.epoch for line in lines}
             demands = [line.demand(self._settings.fetch_threads) for line in lines]
-        grants, pauses = self._exchange(
+        grants, pauses = self._agreement.exchange(
             [line.host for line in recovered], demands, [trouble for _, trouble in troubles]
         )
         with self._lock:
@@ -358,45 +344,6 @@ class Gate(Generic[Item]):
         for line in list(self._lines.values()):
             if line.due(now) == math.inf and now - line.used_at > _FORGET_SECONDS:
                 del self._lines[line.host]
-                with self._using_alone:
-                    self._alone.forget(line.host)
+                self._agreement.forget(line.host)
         due = min((line.due(now) for line in self._lines.values()), default=math.inf)
         return None if due == math.inf else max(0.0, due - now)
-
-    def _exchange(
-        self, recovered: Sequence[str], demands: Sequence[Demand], troubles: Sequence[Trouble]
-    ) -> tuple[list[Grant], list[float]]:
-        """Asks Valkey; where it is away, this worker is alone until it is back."""
-        if self._shared is not None and time.monotonic() >= self._away_until:
-            missed = self._missed()
-            try:
-                grants, pauses = self._shared.exchange(recovered, demands, [*missed, *troubles])
-            except redis.RedisError as error:
-                self._miss_valkey(error)
-            else:
-                self._heed(demands, grants)
-                return grants, pauses[len(missed) :]
-        with self._using_alone:
-            return self._alone.exchange(recovered, demands, troubles)
-
-    def _missed(self) -> list[Trouble]:
-        """What the others could not be told while Valkey was away."""
-        if not self._away_until:
-            return []
-        with self._using_alone:
-            return self._alone.troubles()
-
-    def _heed(self, demands: Sequence[Demand], grants: Sequence[Grant]) -> None:
-        if self._away_until:
-            log.info("Valkey is back: limits of hosts are shared again")
-            self._away_until = 0.0
-        with self._using_alone:
-            for demand, grant in zip(demands, grants, strict=True):
-                self._alone.learn(demand.host, grant)
-
-    def _miss_valkey(self, error: redis.RedisError) -> None:
-        if not self._away_until:
-            log.warning(
-                "Valkey is away (%s): this worker keeps limits of hosts by itself", type(error).__name__
-            )
-        self._away_until = time.monotonic() + _AWAY_SECONDS

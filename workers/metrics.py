@@ -13,6 +13,7 @@ from prometheus_client.core import Metric
 from lookalike.envelope import refusals
 from lookalike.ledger import LANES, Chunk, Failure, Postponement, RetryPolicy, may_repeat
 from lookalike.metrics import Labels, counter, gauge, new_registry
+from workers.gauges import Totals
 from workers.network import read_use
 from workers.pipeline import Pipeline
 
@@ -93,14 +94,26 @@ class PipelineFigures:
 
     def collect(self) -> Iterator[Metric]:
         """The figures of this moment."""
-        pipeline, encoder = self._pipeline, self._encoder
-        totals, crowd = pipeline.gauges.totals(), pipeline.gate.look()
         yield gauge(
             "lookalike_worker_info",
             "Always 1; its labels say what this worker is.",
             ["name", "encoder", "device"],
-            [((self._name, encoder, pipeline.device), 1)],
+            [((self._name, self._encoder, self._pipeline.device), 1)],
         )
+        totals = self._pipeline.gauges.totals()
+        yield from self._stages(totals)
+        yield from self._batches(totals)
+        yield from self._hosts(totals)
+        yield counter(
+            "lookalike_worker_refused_messages",
+            "Messages of the broker that were not ours and were dropped.",
+            [],
+            [((), refusals.count)],
+        )
+        yield from self._device()
+
+    def _stages(self, totals: Totals) -> Iterator[Metric]:
+        encoder = self._encoder
         yield counter(
             "lookalike_worker_stage_seconds",
             "Seconds that the threads of a stage have worked rather than waited.",
@@ -111,8 +124,11 @@ class PipelineFigures:
             "lookalike_worker_stage_threads",
             "Threads of a stage; of a GPU, the passes that it takes at once.",
             ["encoder", "stage"],
-            [((encoder, stage), threads) for stage, threads in pipeline.gauges.threads.items()],
+            [((encoder, stage), threads) for stage, threads in self._pipeline.gauges.threads.items()],
         )
+
+    def _batches(self, totals: Totals) -> Iterator[Metric]:
+        encoder = self._encoder
         for name, meaning, number in (
             ("lookalike_worker_encoded_images", "Images that went through the network.", totals.images),
             ("lookalike_worker_batches", "Batches that went through the network.", totals.batches),
@@ -127,8 +143,11 @@ class PipelineFigures:
             "lookalike_worker_batch_size",
             "Images in a full batch; it shrinks when the device runs out of memory.",
             ["encoder"],
-            [((encoder,), pipeline.batch_size)],
+            [((encoder,), self._pipeline.batch_size)],
         )
+
+    def _hosts(self, totals: Totals) -> Iterator[Metric]:
+        encoder, crowd = self._encoder, self._pipeline.gate.look()
         yield counter(
             "lookalike_worker_fetched_images",
             "Images that were fetched, by host.",
@@ -153,13 +172,6 @@ class PipelineFigures:
             ["encoder"],
             [((encoder,), crowd.paused)],
         )
-        yield counter(
-            "lookalike_worker_refused_messages",
-            "Messages of the broker that were not ours and were dropped.",
-            [],
-            [((), refusals.count)],
-        )
-        yield from self._device()
 
     def _device(self) -> Iterator[Metric]:
         try:

@@ -25,7 +25,8 @@ from workers.appearance import Glimpse
 from workers.decode import decode
 from workers.fetch import Fetched, Fetcher
 from workers.network import Encoder
-from workers.pipeline import HELD_BYTES, MARGIN, Encoding, Work, are_sound
+from workers.pipeline import HELD_BYTES, MARGIN, are_sound
+from workers.work import Encoding, Work
 
 # The first images open connections and load what decoders need: their time does not count.
 WARM_UP = 8

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
-from explorer import reading
+from explorer import finding, reading
 from explorer.answers import answer
 from explorer.api.parameters import Colour, Count, Cursor, EncoderName, Limit, MaxDistance, Text, filters
 from explorer.archive import AnArchive
@@ -39,9 +39,12 @@ def find_images(
     cursor: Cursor = None,
     limit: Limit = 40,
 ) -> Response:
-    """Images whose key begins so, then those with all these words in their title; the last may be a beginning."""
+    """Images whose key begins so, then those with all these words in their title; the last may be a beginning.
+
+    A page may hold fewer than `limit`, even none, and yet have a `next`: go on with it.
+    """
     with archive.reading() as connection:
-        return answer(request, reading.find(connection, q, cursor, limit))
+        return answer(request, finding.find(connection, q, cursor, limit))
 
 
 @router.get("/random", response_model=Wall)

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from explorer import reading
+from explorer import finding, reading
 from explorer.archive import AnArchive
 from explorer.pages.rendering import render
 from explorer.pages.tiles import tiles
@@ -46,9 +46,13 @@ def find(
             found: Page[Picture] = reading.find_work(connection, work, cursor, FOUND)
             heading, nothing = f"Work {work}", "The archive has no images of this work."
         else:
-            found = reading.find(connection, q, cursor, FOUND)
+            found = finding.find(connection, q, cursor, FOUND)
             heading = f"“{q.strip()}”" if q.strip() else "Find images"
             nothing = "No key begins so, and no title has all these words."
+            if found.next:
+                nothing = (
+                    f"None of the first {finding.WALK_AT_MOST:,} titles from here on has all these words."
+                )
     more = None
     if found.next:
         asked = {"work": work} if work is not None else {"q": q}

@@ -22,6 +22,10 @@ select direction, threshold from calibrations where encoder = %(encoder)s order 
 -- The first worker of an encoder records what it is; later ones compare.
 update encoders set fingerprint = %(fingerprint)s where name = %(encoder)s and fingerprint is null
 
+-- name: lock
+-- Nobody begins to take an encoder out while it becomes the active one.
+select from encoders where name = %(encoder)s for no key update
+
 -- name: activate
 -- Makes one encoder the one that searches use.
 update encoders set active = (name = %(encoder)s) where active or name = %(encoder)s

@@ -1,6 +1,6 @@
 -- name: encoders
--- The encoders of the archive, the active one first.
-select name, dimension, active, fingerprint from encoders order by active desc, name
+-- The encoders of the archive, the active one first; without those that are being taken out.
+select name, dimension, active, fingerprint from encoders where leaving_at is null order by active desc, name
 
 -- name: books
 -- Every registered image counted once, and what else is wrong: images with a vector and a failure of one content, and

@@ -49,42 +49,58 @@ from drawn join images i using (id)
 where not exists (select from unwanted_images u where u.image_id = i.id and u.state = 'accepted')
 order by i.aspect_ratio is null, random() limit %(count)s
 
--- name: find
--- Images whose key begins with what is asked for, then those with all its words in their titles, of which the last may be
--- a beginning. Keys are read in the order of their index from where the last page ended. Titles have no order: of very
--- many that fit some are taken, and these put in order. Words come out of a subquery, so that the planner knows nothing of
--- them and asks the index: reading the table until there are enough may mean reading all of it.
-with asked as materialized (
-    select case when %(words)s <> '' then to_tsquery('simple', %(words)s) end as words
-), by_key as (
-    select 0 as class, i.* from images i
-    where i.key collate "C" ^@ %(text)s and i.key collate "C" > %(after_key)s and %(after_class)s::integer = 0
-      and (%(include_unwanted)s or not exists (
-          select from unwanted_images u where u.image_id = i.id and u.state = 'accepted'))
-    order by i.key collate "C" limit %(limit)s
-), by_title as (
-    select 1 as class, i.* from (
-        select * from images i
-        where i.title is not null and to_tsvector('simple', i.title) @@ (select words from asked)
-          and not i.key collate "C" ^@ %(text)s limit %(most)s) i
-    where (1, i.key collate "C") > (%(after_class)s::integer, %(after_key)s)
-      and (%(include_unwanted)s or not exists (
-          select from unwanted_images u where u.image_id = i.id and u.state = 'accepted'))
-    order by i.key collate "C" limit %(limit)s
-)
-select class, key, url, protocol, work, title, licence, credit, aspect_ratio, average_colour,
-    thumbnail_of(id) as kept
-from (select * from by_key union all select * from by_title) f
-order by class, key collate "C" limit %(limit)s
+-- name: find_by_key
+-- Images whose key begins with a text, in the order of the index on keys, from where the last page ended.
+select 0 as class, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
+    thumbnail_of(i.id) as kept
+from images i
+where i.key collate "C" ^@ %(text)s and i.key collate "C" > %(after)s and not exists (
+    select from unwanted_images u where not %(include_unwanted)s and u.image_id = i.id and u.state = 'accepted')
+order by i.key collate "C" limit %(limit)s
+
+-- name: fitting_titles
+-- The images with all these words in their titles: asked for the planner's estimate, never run.
+select from images where title is not null and to_tsvector('simple', title) @@ to_tsquery('simple', %(words)s)
+
+-- name: about_images
+-- How many images there are, as the statistics know it.
+select greatest(reltuples, 1)::bigint from pg_class where oid = 'images'::regclass
+
+-- name: find_by_title
+-- Images whose title has all these words, where not many do: those that the index on words names, in the order of their
+-- keys. Of more than `most` these are some. The words come out of a subquery, so that the planner asks this index.
+select 1 as class, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
+    thumbnail_of(i.id) as kept
+from (
+    select * from images i
+    where i.title is not null and to_tsvector('simple', i.title) @@ (select to_tsquery('simple', %(words)s))
+      and not i.key collate "C" ^@ %(text)s limit %(most)s) i
+where i.key collate "C" > %(after)s and not exists (
+    select from unwanted_images u where not %(include_unwanted)s and u.image_id = i.id and u.state = 'accepted')
+order by i.key collate "C" limit %(limit)s
+
+-- name: walk_titles
+-- Images whose title has all these words, where many do: in the order of keys title after title is read until there are
+-- enough, and never more than `most` of them. The index on words would list all that fit first.
+select 1 as class, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
+    thumbnail_of(i.id) as kept
+from (select * from images where key collate "C" > %(after)s order by key collate "C" limit %(most)s) i
+where i.title is not null and to_tsvector('simple', i.title) @@ to_tsquery('simple', %(words)s)
+  and not i.key collate "C" ^@ %(text)s and not exists (
+    select from unwanted_images u where not %(include_unwanted)s and u.image_id = i.id and u.state = 'accepted')
+order by i.key collate "C" limit %(limit)s
+
+-- name: walked_to
+-- Where such a walk ends; nothing where that is the end of the archive.
+select key from images where key collate "C" > %(after)s order by key collate "C" offset %(most)s - 1 limit 1
 
 -- name: work
 -- The images of a work, in the order of their registration, which is mostly that of its pages; unwanted ones where they
 -- are asked for.
 select i.id, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
     thumbnail_of(i.id) as kept
-from images i where i.work = %(work)s and i.id > %(after)s
-  and (%(include_unwanted)s or not exists (
-      select from unwanted_images u where u.image_id = i.id and u.state = 'accepted'))
+from images i where i.work = %(work)s and i.id > %(after)s and not exists (
+    select from unwanted_images u where not %(include_unwanted)s and u.image_id = i.id and u.state = 'accepted')
 order by i.id limit %(limit)s
 
 -- name: vector
@@ -140,28 +156,34 @@ cross join lateral (
 order by w.n
 
 -- name: image_members
--- The images of a cluster, nearest to its centre first, behind one of them.
+-- The images of a cluster, nearest to its centre first, behind one of them. Where the cluster is comes first and by
+-- itself, so that its members are read in the order of their index and not all of them for every page.
+with place as materialized (
+    select c.analysis, c.number from cluster_centres c join clusterings g on g.analysis = c.analysis and g.shown
+    where c.cluster = %(cluster)s
+)
 select i.id, m.distance, i.key, i.url, i.protocol, i.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
     thumbnail_of(i.id) as kept
-from cluster_centres c join clusterings g on g.analysis = c.analysis and g.shown
-join clustered_images m on m.analysis = c.analysis and m.number = c.number
-join images i on i.id = m.image_id
-where c.cluster = %(cluster)s
+from clustered_images m join images i on i.id = m.image_id
+where m.analysis = (select analysis from place) and m.number = (select number from place)
   and (m.distance, m.image_id) > (%(after_distance)s::real, %(after)s::bigint)
   and not exists (select from unwanted_images u where u.image_id = m.image_id and u.state = 'accepted')
 order by m.distance, m.image_id limit %(limit)s
 
 -- name: work_members
 -- The works of a cluster, nearest to its centre first, behind one of them, each with its first image that is not unwanted.
+with place as materialized (
+    select c.analysis, c.number from cluster_centres c join clusterings g on g.analysis = c.analysis and g.shown
+    where c.cluster = %(cluster)s
+)
 select m.distance, i.key, i.url, i.protocol, m.work, i.title, i.licence, i.credit, i.aspect_ratio, i.average_colour,
     thumbnail_of(i.id) as kept
-from cluster_centres c join clusterings g on g.analysis = c.analysis and g.shown
-join clustered_works m on m.analysis = c.analysis and m.number = c.number
+from clustered_works m
 cross join lateral (
     select * from images f where f.work = m.work
       and not exists (select from unwanted_images u where u.image_id = f.id and u.state = 'accepted')
     order by f.id limit 1) i
-where c.cluster = %(cluster)s
+where m.analysis = (select analysis from place) and m.number = (select number from place)
   and (m.distance, m.work) > (%(after_distance)s::real, %(after)s::text)
 order by m.distance, m.work limit %(limit)s
 

@@ -85,6 +85,10 @@ returning new.id, old.id is null as is_new, old.revision is distinct from new.re
 -- Images that can be fetched from elsewhere now have not failed yet; the caller covers them with chunks.
 delete from failures where encoder = %(encoder)s and image_id = any(%(ids)s) returning image_id
 
+-- name: lock_encoders
+-- The encoders that images are registered for, held until the end of the transaction.
+select name from encoders where leaving_at is null for key share
+
 -- name: insert_chunks
 -- Adds pending chunks: ranges (lo, hi) where ids run on, lists where they do not.
 insert into chunks (encoder, lane, lo, hi, ids)

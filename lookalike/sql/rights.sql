@@ -23,6 +23,9 @@ begin
         where relnamespace = 'lookalike'::regnamespace and relkind in ('r', 'p', 'v', 'c')
           and relowner <> 'lookalike_owner'::regrole
         union all
+        select 'statistics', format('%I.%I', 'lookalike', stxname) from pg_statistic_ext
+        where stxnamespace = 'lookalike'::regnamespace and stxowner <> 'lookalike_owner'::regrole
+        union all
         select 'function', oid::regprocedure::text from pg_proc
         where pronamespace = 'lookalike'::regnamespace and proowner <> 'lookalike_owner'::regrole
           and prorettype <> 'event_trigger'::regtype

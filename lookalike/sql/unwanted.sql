@@ -8,8 +8,8 @@ select s.id, s.name, s.threshold, s.encoder, e.vectors, e.dimension, e.distance 
 from unwanted_sets s join encoders e on e.name = s.encoder where s.name = %(name)s
 
 -- name: find_encoder
--- Where the vectors of an encoder are, and how distances are measured.
-select vectors, dimension, distance as form from encoders where name = %(encoder)s
+-- Where the vectors of an encoder are, and how distances are measured; nothing for one that is being taken out.
+select vectors, dimension, distance as form from encoders where name = %(encoder)s and leaving_at is null
 
 -- name: sets
 -- All sets, with how many images each has in each state.

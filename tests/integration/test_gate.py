@@ -254,7 +254,7 @@ def test_a_valkey_that_is_away_stops_nobody(
     broker_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each worker then keeps its limits by itself, says so once, and shares them again when Valkey is back."""
-    monkeypatch.setattr("workers.gate._AWAY_SECONDS", 0.3)
+    monkeypatch.setattr("workers.agreement._AWAY_SECONDS", 0.3)
     with servers(fine, lambda _: (429, b"", {"Retry-After": "60"}), seconds=0.02) as (server, busy):
         limits = {server.host: {"rate": 20, "concurrency": 2}}
         nowhere = f"redis://127.0.0.1:{free_port()}/0"

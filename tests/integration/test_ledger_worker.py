@@ -21,8 +21,8 @@ from tests.servers import wait_until
 from workers.appearance import Glimpse
 from workers.embedder import WATCHDOG_SECONDS, Embedder
 from workers.gauges import STAGES, Gauges
-from workers.pipeline import Encoding, Work
 from workers.turns import Turns
+from workers.work import Encoding, Work
 
 GLIMPSE = Glimpse(1.0, np.zeros((96, 96, 3), np.uint8))
 

@@ -152,7 +152,12 @@ def test_the_command_says_what_it_gave(server_url: str, database_url: str, tmp_p
                 text=True,
                 check=True,
             )
-            assert json.loads(done.stdout) == {"applied": [], "advice": [], "logins": ["explorer"]}
+            assert json.loads(done.stdout) == {
+                "applied": [],
+                "built": [],
+                "advice": [],
+                "logins": ["explorer"],
+            }
             assert "not to be said" not in done.stdout + done.stderr
         finally:
             if not known:

@@ -176,13 +176,14 @@ def test_wheel_ships_the_migrations(tmp_path: Path) -> None:
     modules = (
         "__init__.py",
         "migrate.py",
+        "concurrently.py",
         "database.py",
         "errors.py",
         "reasons.py",
         "rights.py",
         "queries.py",
     )
-    for name in (*modules, "sql/rights.sql"):
+    for name in (*modules, "sql/rights.sql", "sql/concurrently.sql"):
         shutil.copy(CHECKOUT / "lookalike" / name, package / name)
     (package / "migrations").mkdir()
     found = subprocess.run(

@@ -6,6 +6,7 @@ import secrets
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import InsufficientPrivilege
 
-from lookalike import analyses, archive, audit, books, clusters, deletion, index, ledger, search
+from lookalike import analyses, archive, audit, books, clusters, deletion, index, ledger, removal, search
 from lookalike.audit import Wish
 from lookalike.database import Connection, connect
 from lookalike.errors import ServiceError
@@ -143,6 +144,24 @@ def test_an_index_takes_the_owner(app: Connection, app_url: str, server_url: str
     assert all(one.valid for one in index.list_partitions(app, "tiny"))
     assert index.drop(app, "tiny") == 8
     assert app.execute("select current_user = session_user").fetchone() == (True,)
+
+
+def test_an_encoder_is_removed_by_the_owner(app: Connection, app_url: str, server_url: str) -> None:
+    """A login that is only a program's is refused before anything has gone; one that may become the owner removes."""
+    archive.add_encoder(app, replace(TINY, name="next"), chunk_size=8)
+    archive.activate(app, "next")
+    with pytest.raises(ServiceError, match="may not change tables of vectors: use the login of an owner"):
+        removal.remove(app, "tiny", stop_work=True)
+    assert removal.list_leaving(app) == []
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        login = conninfo_to_dict(app_url)["user"]
+        admin.execute(f"grant lookalike_owner to {login} with inherit false, set true".encode())
+    removal.remove(app, "tiny", stop_work=True)
+    assert books.encoder_names(app) == ["next"]
+    assert app.execute("select to_regclass('vectors_tiny'), current_user = session_user").fetchone() == (
+        None,
+        True,
+    )
 
 
 def test_programs_cannot_overstep(app: Connection) -> None:

@@ -20,6 +20,7 @@ from lookalike.reasons import Reason
 from lookalike.settings import Settings
 from orchestrator.sources import open_source, read_source
 from tests.catalogue_records import (
+    catalogue_settings,
     checkpoints,
     image,
     keys,
@@ -34,7 +35,6 @@ from tests.sites import Site, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data" / "wellcome"
-QUICK = {"tries": 3, "retry_seconds": 0.01, "connect_timeout": 2, "fetch_timeout": 20}
 
 
 @pytest.fixture
@@ -46,9 +46,7 @@ def site() -> Iterator[Site]:
 @pytest.fixture
 def settings(site: Site, tmp_path: Path) -> Settings:
     """Settings whose snapshots lie on the site of the test, and whose downloads in its folder."""
-    return Settings(
-        _env_file=None, home=tmp_path / "home", wellcome_snapshots=f"{site.url}/snapshots/", **QUICK
-    )
+    return catalogue_settings(site, tmp_path / "home")
 
 
 # ------------------------------------------------------------------------------------------------------- snapshots
@@ -351,7 +349,7 @@ def test_killed_while_downloading(tmp_path: Path, site: Site) -> None:
 
     site.file = slow  # type: ignore[method-assign]
     process = reader(f"{site.url}/images.json.gz", tmp_path / "home")
-    settings = Settings(_env_file=None, home=tmp_path / "home", **QUICK)
+    settings = catalogue_settings(site, tmp_path / "home")
     until = time.monotonic() + 60
     while not [path for path in stored(settings) if not path.suffix and path.stat().st_size > 10_000]:
         assert time.monotonic() < until

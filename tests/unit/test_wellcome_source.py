@@ -17,6 +17,7 @@ from orchestrator.sources import open_source, read_source, source_name
 from orchestrator.sources.catalogue_filters import filters_of
 from tests.catalogue_records import (
     Json,
+    catalogue_settings,
     checkpoints,
     image,
     keys,
@@ -33,7 +34,6 @@ SCHEMA = (
     Path(__file__).resolve().parents[2].parent / "shared" / "data" / "wellcome" / "catalogue.openapi.yaml"
 )
 SERVICES = "https://iiif.wellcomecollection.org"
-QUICK = {"tries": 3, "retry_seconds": 0.01, "connect_timeout": 2, "fetch_timeout": 20}
 
 
 @pytest.fixture
@@ -45,9 +45,7 @@ def site() -> Iterator[Site]:
 @pytest.fixture
 def settings(site: Site, tmp_path: Path) -> Settings:
     """Settings whose snapshots lie on the site of the test, and whose downloads in its folder."""
-    return Settings(
-        _env_file=None, home=tmp_path / "home", wellcome_snapshots=f"{site.url}/snapshots/", **QUICK
-    )
+    return catalogue_settings(site, tmp_path / "home")
 
 
 # ------------------------------------------------------------------------------------------------------ records

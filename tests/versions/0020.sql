@@ -1,0 +1,3 @@
+-- An encoder that is being taken out.
+select add_encoder('former', 4, 'halved');
+update encoders set leaving_at = now() where name = 'former';
