@@ -97,8 +97,8 @@ def test_wishes_are_read_as_far_as_they_can_be() -> None:
 
 
 def test_scripts_and_styles_are_files_of_their_own() -> None:
-    """No template holds a script, a style or a handler, which the Content-Security-Policy forbids; only what people copy
-    into pages of their own does."""
+    """No template holds a script, a style or a handler, which the Content-Security-Policy forbids; only what people
+    copy into pages of their own does."""
     templates = Path(STATIC).parent / "templates"
     for template in set(templates.glob("*.html")) - {templates / "snippet.html"}:
         text = template.read_text()
