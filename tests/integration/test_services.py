@@ -298,6 +298,13 @@ def test_services_given_by_url_are_left_alone(tmp_path: Path, endpoints: Endpoin
     assert not (tmp_path / "postgres").exists()
 
 
+def test_a_database_needs_no_broker(tmp_path: Path, endpoints: Endpoints) -> None:
+    """Who only migrates, and has no BROKER_URL, starts no broker for it."""
+    given = Settings(_env_file=None, home=tmp_path / "home", DATABASE_URL=endpoints.database_url)
+    assert services.up_database(given) == endpoints.database_url
+    assert not (tmp_path / "home").exists()
+
+
 def test_status_of_services_that_are_away(tmp_path: Path) -> None:
     """A server that cannot be reached is a line in the table, not an error."""
     given = Settings(
