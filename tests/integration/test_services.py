@@ -21,6 +21,7 @@ import redis
 from lookalike import services
 from lookalike.database import connect
 from lookalike.errors import ServiceError
+from lookalike.queue import make_app
 from lookalike.services import Endpoints
 from lookalike.settings import Settings
 
@@ -135,6 +136,14 @@ def test_celery_takes_the_same_url(running: Endpoints) -> None:
         check=True,
     )
     assert done.stdout.strip() == "{'chunk': 1}"
+
+
+def test_celery_goes_by_no_other_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery's command takes BROKER_URL out of the environment by itself; ours may have a password beside it."""
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://valkey:6379/0")  # what that command makes of BROKER_URL
+    app = make_app("redis://:word@valkey:6379/0", "tiny")
+    connections = [app.connection_for_read(), app.connection_for_write()]
+    assert [connection.password for connection in connections] == ["word", "word"]
 
 
 def test_second_up_changes_nothing(settings: Settings, running: Endpoints) -> None:
