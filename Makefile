@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo tools screenshots check test test-slow test-iipsrv chaos
+.PHONY: install demo tools screenshots check test test-slow test-iipsrv test-compose chaos
 .PHONY: bench bench-worker bench-odd bench-intake bench-scale bench-search bench-explorer bench-search-million
 .PHONY: lock audit-deps sbom clean
 
@@ -63,6 +63,10 @@ test-slow: .venv/.installed-dev
 test-iipsrv: .venv/.installed-dev
 	apt-get install --yes --no-install-recommends iipimage-server lighttpd libvips-tools
 	LOOKALIKE_TEST_IIPSRV=1 $(BIN)/python -m pytest tests/acceptance/test_iiif_servers.py $(ARGS)
+
+# docker-compose.yml on your Docker engine: builds the images, brings all up beside what runs there, searches, takes it down.
+test-compose: .venv/.installed-dev
+	LOOKALIKE_TEST_COMPOSE=1 $(BIN)/python -m pytest tests/acceptance/test_compose_up.py $(ARGS)
 
 bench: .venv/.installed-dev
 	$(BIN)/python -m bench $(ARGS)

@@ -63,7 +63,7 @@ def migrate(
     """Brings the database to this version of lookalike. Safe to repeat and to run twice at once."""
     settings = load_settings()
     passwords = chosen_passwords(settings) if logins else {}
-    database_url = services.up(settings).database_url
+    database_url = services.up_database(settings)
     advice: list[str] = []
     built: list[str] = []
 

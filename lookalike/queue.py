@@ -60,6 +60,9 @@ def make_app(broker_url: str, encoder: str, events: bool = False) -> Celery:
     guard_transport()
     app = Celery("lookalike", broker=broker_url)
     app.conf.update(
+        # Celery's own command reads BROKER_URL too and would go by that, which lacks a password that is kept beside it.
+        broker_read_url=broker_url,
+        broker_write_url=broker_url,
         # In the order of LANES, which is the order that "priority" below serves them in.
         task_queues=[
             Queue(queue_name(encoder, lane), routing_key=queue_name(encoder, lane)) for lane in LANES

@@ -48,14 +48,19 @@ def up(settings: Settings) -> Endpoints:
         wanted.append(postgres)
     if settings.broker_url is None:
         wanted.append(valkey)
-    try:
-        _start(wanted, home)
-    except OSError as error:
-        raise ServiceError(f"the embedded services cannot be started: {error}") from error
+    _start(wanted, home)
     return Endpoints(
         _given(settings.database_url, settings.database_password) or postgres.url(),
         _given(settings.broker_url, settings.broker_password) or valkey.url(),
     )
+
+
+def up_database(settings: Settings) -> str:
+    """Like `up`, for what needs no broker: who migrates on the database's host may have none. Returns its address."""
+    home = settings.home.resolve()
+    if settings.database_url is None:
+        _start([Postgres(home)], home)
+    return _given(settings.database_url, settings.database_password) or Postgres(home).url()
 
 
 def _given(url: SecretStr | None, password: SecretStr | None) -> str | None:
@@ -70,10 +75,13 @@ def _given(url: SecretStr | None, password: SecretStr | None) -> str | None:
 def _start(wanted: Sequence[Server], home: Path) -> None:
     if all(server.answers() for server in wanted):
         return
-    home.mkdir(parents=True, exist_ok=True)
-    with _lock(home):
-        for server in wanted:
-            server.start()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _lock(home):
+            for server in wanted:
+                server.start()
+    except OSError as error:
+        raise ServiceError(f"the embedded services cannot be started: {error}") from error
 
 
 def down(settings: Settings) -> None:

@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # The orchestrator and every command that needs no network: small, without torch.
 #
 # A digest makes the base exact: --build-arg PYTHON=python:3.11-slim-bookworm@sha256:...

@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # The worker, with the weights of the default encoder inside: it starts without any model hub. And, of the same layers, the
 # explorer (--target explorer): to search with a picture takes all that a worker takes.
 #

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import psycopg
 import pytest
@@ -85,8 +85,8 @@ def prepare(admin: psycopg.Connection[tuple[object, ...]], name: str) -> None:
 def test_the_main_job_as_program_over_tls(
     secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Migrated as owner, run as program, both servers over verified TLS with passwords: images are embedded, a failure
-    is listed, and neither output nor logs hold a password or a signature."""
+    """Migrated as owner, run as program, both servers over verified TLS, with passwords that stand beside the addresses
+    as in containers: images are embedded, a failure is listed, and neither output nor logs hold a secret."""
     with redis.Redis.from_url(secured.broker_url) as client:
         client.flushall()
     for number, picture in enumerate(photographs()[:6]):
@@ -99,7 +99,10 @@ def test_the_main_job_as_program_over_tls(
     monkeypatch.setenv("BROKER_URL", secured.broker_url)
     monkeypatch.setenv("DATABASE_URL", secured.owner_url)
     assert run_in_process(["migrate"], monkeypatch) == 0
-    done = Lookalike(tmp_path, secured.app_url, secured.broker_url, LOOKALIKE_TRIES="1").run(
+    database_url, database_password = taken_out(secured.app_url)
+    broker_url, broker_password = taken_out(secured.broker_url)
+    beside = {"DATABASE_PASSWORD": database_password, "BROKER_PASSWORD": broker_password}
+    done = Lookalike(tmp_path, database_url, broker_url, LOOKALIKE_TRIES="1", **beside).run(
         "run", "images.jsonl", "--json"
     )
     counted = json.loads(done.stdout)
@@ -112,6 +115,13 @@ def test_the_main_job_as_program_over_tls(
     said = capfd.readouterr()
     text = said.out + said.err + done.stdout + done.stderr + (tmp_path / "worker.log").read_text()
     assert [secret for secret in secured.secrets if secret in text] == []
+
+
+def taken_out(url: str) -> tuple[str, str]:
+    """An address without its password, and that."""
+    parts = urlsplit(url)
+    assert parts.password is not None
+    return url.replace(f":{parts.password}@", "@", 1).replace("//@", "//", 1), unquote(parts.password)
 
 
 def test_a_server_that_cannot_prove_who_it_is_is_refused(secured: Secured, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import redis
 from lookalike import services
 from lookalike.database import connect
 from lookalike.errors import ServiceError
+from lookalike.queue import make_app
 from lookalike.services import Endpoints
 from lookalike.settings import Settings
 
@@ -135,6 +136,14 @@ def test_celery_takes_the_same_url(running: Endpoints) -> None:
         check=True,
     )
     assert done.stdout.strip() == "{'chunk': 1}"
+
+
+def test_celery_goes_by_no_other_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery's command takes BROKER_URL out of the environment by itself; ours may have a password beside it."""
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://valkey:6379/0")  # what that command makes of BROKER_URL
+    app = make_app("redis://:word@valkey:6379/0", "tiny")
+    connections = [app.connection_for_read(), app.connection_for_write()]
+    assert [connection.password for connection in connections] == ["word", "word"]
 
 
 def test_second_up_changes_nothing(settings: Settings, running: Endpoints) -> None:
@@ -296,6 +305,13 @@ def test_services_given_by_url_are_left_alone(tmp_path: Path, endpoints: Endpoin
     ]
     assert [line.detail for line in lines if "***" not in line.detail] == []
     assert not (tmp_path / "postgres").exists()
+
+
+def test_a_database_needs_no_broker(tmp_path: Path, endpoints: Endpoints) -> None:
+    """Who only migrates, and has no BROKER_URL, starts no broker for it."""
+    given = Settings(_env_file=None, home=tmp_path / "home", DATABASE_URL=endpoints.database_url)
+    assert services.up_database(given) == endpoints.database_url
+    assert not (tmp_path / "home").exists()
 
 
 def test_status_of_services_that_are_away(tmp_path: Path) -> None:
