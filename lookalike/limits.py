@@ -40,6 +40,7 @@ class WorkerState:
     refused: int
     alive: bool
     thumbnails_missed: int = 0
+    listening: bool = True
 
     @property
     def images_per_second(self) -> float:
@@ -51,6 +52,8 @@ class WorkerState:
         """What this worker waits for, as a sentence."""
         if not self.alive:
             return "unknown: its heartbeats have stopped"
+        if not self.listening:
+            return "the broker: it has no connection, and takes no chunk; its log says why"
         if self.images == 0:
             return "work: none has come since its last heartbeat"
         # From the last stage back to the first: a full stage holds up all those before it.
@@ -79,6 +82,7 @@ class Beat:
     batch_fill: float
     refused: int
     thumbnails_missed: int = 0
+    listening: bool = True
 
 
 def record_beat(connection: psycopg.Connection[tuple[object, ...]], beat: Beat) -> None:

@@ -15,7 +15,8 @@ def orchestrator_name(host: str) -> str:
 
 
 def is_worker_ready(connection: Connection, host: str) -> bool:
-    """Whether heartbeats of a worker of this host come: it has loaded its encoder and reaches the database."""
+    """Whether heartbeats of a worker of this host come, which say that it takes chunks: it has loaded its encoder, and
+    reaches database and broker."""
     return _answer(connection, "worker", {"host": host})
 
 

@@ -4,6 +4,7 @@ Importing this module does nothing; reading `app` from it, as Celery does, reads
 """
 
 import logging
+from functools import partial
 from typing import Any
 
 from celery import Celery, Task, signals
@@ -15,6 +16,7 @@ from lookalike.services import up
 from lookalike.settings import Settings, load_settings
 from workers.embedder import Embedder, start_embedder
 from workers.events import EventsThread
+from workers.listening import watch_consumer
 from workers.messages import read_message
 
 log = logging.getLogger(__name__)
@@ -67,10 +69,16 @@ def worker_app(settings: Settings) -> Celery:
         _leave(running)
 
     app.task(name=TASK, bind=True)(embed)
+    watch_consumer(app, partial(_listen, running))
     signals.worker_init.connect(load, weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)
     signals.worker_shutdown.connect(leave, weak=False)
     return app
+
+
+def _listen(embedders: list[Embedder], is_listening: bool) -> None:
+    for embedder in embedders:
+        embedder.listen(is_listening)
 
 
 def _leave(embedders: list[Embedder]) -> None:

@@ -140,6 +140,8 @@ class Embedder:
         self._turns = Turns()
         self._stopping = threading.Event()
         self._left = threading.Event()
+        self._news = threading.Event()
+        self._listening = False
 
     def embed(self, chunk_id: int, token: UUID, alone: bool = False) -> None:
         """Works on one chunk from start to finish; with `alone`, on no other meanwhile.
@@ -288,7 +290,7 @@ class Embedder:
         `lifeline` is the connection that holds the lock on the worker's name.
         """
         pause = 0.0
-        while not self._left.wait(pause):
+        while not self._is_over(pause):
             try:
                 lifeline = self.beat(lifeline, database_url)
                 pause = self._settings.lease_seconds / 3
@@ -299,6 +301,17 @@ class Embedder:
                 # Whatever it was: without this thread the worker would lose every chunk, and never know.
                 log.warning("no heartbeat: %s: %s", type(error).__name__, " ".join(str(error).split()))
                 pause = min(HEARTBEAT_RETRY_SECONDS, self._settings.lease_seconds / 3)
+
+    def _is_over(self, pause: float) -> bool:
+        """Waits until the next heartbeat is due, or something has changed that is to be said at once."""
+        self._news.wait(pause)
+        self._news.clear()
+        return self._left.is_set()
+
+    def listen(self, is_listening: bool) -> None:
+        """Told by Celery's consumer: whether it has its connection to the broker."""
+        self._listening = is_listening
+        self._news.set()
 
     def beat(self, lifeline: ledger.Connection, database_url: str) -> ledger.Connection:
         """Renews every lease, and cancels the work of those that are lost. Returns the lifeline, or one in its place.
@@ -344,6 +357,7 @@ class Embedder:
                 batch_fill=reading.batch_fill,
                 refused=refusals.count,
                 thumbnails_missed=missed.count,
+                listening=self._listening,
                 **{f"{stage}_busy": share for stage, share in reading.shares.items()},
             ),
         )
@@ -370,6 +384,7 @@ class Embedder:
     def leave(self) -> None:
         """The end of a stop in order, when nothing is under way: nobody shall wait for its heartbeats any longer."""
         self._left.set()
+        self._news.set()
         # A database that is away hears nothing of it: then the worker seems to have fallen silent, and that passes.
         with suppress(psycopg.Error), self._pool.connection(LEAVE_SECONDS) as connection:
             limits.forget_worker(connection, self.name)

@@ -1,8 +1,8 @@
 -- name: worker
--- Whether a worker of this host has had a heartbeat lately. Its name is that of the host with a number.
+-- Whether a worker of this host has had a heartbeat lately, and takes what the broker brings. Its name is that of the host with a number.
 select exists (
     select from workers
-    where regexp_replace(name, '\.\d+$', '') = %(host)s and seen_at > now() - make_interval(secs => 3 * period))
+    where regexp_replace(name, '\.\d+$', '') = %(host)s and listening and seen_at > now() - make_interval(secs => 3 * period))
 
 -- name: orchestrator
 -- Whether the orchestrator of this host has asked anything lately; it asks ten times a second when it has nothing to do.

@@ -125,6 +125,9 @@ def test_a_broker_that_is_away_is_waited_for(lookalike: Callable[..., Lookalike]
     wait_until(lambda: said in system.logs(), 60, system.logs)
     time.sleep(1)
     assert process.poll() is None, system.logs()
+    if command == "worker":
+        ready = system.run("ready", "worker", check=False)
+        assert (ready.returncode, "not ready" in ready.stderr) == (1, True), ready
     end(process, system)
 
 
