@@ -15,6 +15,8 @@ import pytest
 import redis
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from lookalike import services
 from lookalike.database import Connection, connect
@@ -33,6 +35,19 @@ services.down(Settings(_env_file=None, home=sys.argv[1]))
 shutil.rmtree(sys.argv[1], ignore_errors=True)
 """
 _numbers = itertools.count()
+
+
+class FilesTogether(LoadFileScheduling):
+    """Has one process run the tests of a file, and all those in a browser: they share an archive, dear to embed."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "tests/browser" if file.startswith("tests/browser/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """What `--dist loadfile` means here."""
+    return FilesTogether(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def embedded_settings(home: Path) -> Settings:
