@@ -53,7 +53,8 @@ class MissingManifest:
 def await_manifests(connection: Connection, manifests: Sequence[AwaitedManifest]) -> None:
     """Notes manifests to be read. The latest event of each counts, and begins its tries anew.
 
-    What a catalogue says of a manifest and what an event says of it are kept side by side.
+    A source that is read again does not: what fails for ever ends as a failure, and is tried once when it is named
+    again. What a catalogue says of a manifest and what an event says of it are kept side by side.
     """
     for each in sorted(manifests, key=lambda manifest: manifest.address):
         connection.execute(
@@ -104,6 +105,11 @@ def postpone(connection: Connection, due: DueManifest, seconds: float, reason: R
 def give_up(connection: Connection, due: DueManifest, reason: Reason, detail: str) -> None:
     """Makes it a failure with a name, which stays until somebody says `retry` or another event comes."""
     connection.execute(QUERIES["give_up"], {**_claim(due), "reason": str(reason), "detail": _plain(detail)})
+
+
+def forget(connection: Connection, address: str, source: str, as_of: str | None) -> None:
+    """Ends the waiting for what the same source has said later to be gone, or has read by then."""
+    connection.execute(QUERIES["forget"], {"address": address, "source": source, "as_of": as_of})
 
 
 def list_missing(

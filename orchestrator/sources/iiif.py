@@ -54,10 +54,12 @@ class Document:
     def is_complete(self) -> bool:
         """Whether every part could be read: an image of the work that is not announced here is gone from it.
 
-        Canvases without a still image are no fault; a manifest without any canvas is.
+        Canvases without a still image are no fault; a manifest without any canvas is, and a collection of nothing.
         """
-        return not self.awaited and all(
-            each.reason is Reason.NO_IMAGE and each.detail != EMPTY_MANIFEST for each in self.refused
+        return (
+            bool(self.images or self.refused)
+            and not self.awaited
+            and all(each.reason is Reason.NO_IMAGE and each.detail != EMPTY_MANIFEST for each in self.refused)
         )
 
 

@@ -13,11 +13,11 @@ import pytest
 from lookalike import archive, awaited, books, ledger
 from lookalike.database import Connection
 from lookalike.errors import SourceError
-from lookalike.images import AwaitedManifest, Image
+from lookalike.images import AwaitedManifest, Image, Removal
 from lookalike.settings import Settings
 from orchestrator import progress
 from orchestrator.events.manifests import read_due
-from orchestrator.intake import read_in
+from orchestrator.intake import read_in, take_in
 from orchestrator.progress import Intake
 from orchestrator.sources import source_name
 from tests.catalogue_records import location, manifest, serve_list, snapshot, work
@@ -289,3 +289,51 @@ def test_commands_say_what_is_awaited(
     assert audited["manifests"] == {"awaited": 1, "failed": 0}
     assert [one["complete"] for one in audited["encoders"].values()] == [False, False]
     assert "manifests awaited" in command.run("audit").stdout
+
+
+def test_a_manifest_that_fails_for_ever_does_not_wait_for_ever(
+    archive_db: Connection, site: Site, settings: Settings
+) -> None:
+    """A source that is read again does not begin its waiting anew: it is looked at once more, and stays a failure."""
+    spec = sources(site, "collection")
+    site.pages["/presentation/v3/b1"] = BUSY
+    read(archive_db, spec, settings)
+    archive_db.execute("update awaited_manifests set promised_at = now() - interval '25 hours'")
+    for _ in range(2):
+        read(archive_db, spec, settings)
+        assert books.count_books(archive_db, "tiny").awaited == 1
+        assert read_due(settings, archive_db) == 0
+        assert [each.reason for each in awaited.list_missing(archive_db)] == ["unreachable"]
+        assert books.count_books(archive_db, "tiny").awaited == 0
+
+
+@pytest.mark.parametrize("kind", ["Manifest", "Collection"])
+def test_a_manifest_that_comes_back_empty_takes_nothing_away(
+    archive_db: Connection, site: Site, settings: Settings, kind: str
+) -> None:
+    """A host that comes back by halves does not empty its works: a stream takes no such manifest for all there is."""
+    address = f"{site.url}/presentation/v3/b1"
+    ledger.register(archive_db, [Image("b1_1.jp2", "http://h/b1_1.jp2", work=address, source="stream")])
+    promised = AwaitedManifest(address, address, None, "2026-01-01T00:00:00+00:00", source="stream")
+    awaited.await_manifests(archive_db, [promised])
+    site.pages["/presentation/v3/b1"] = {"id": "SITE/presentation/v3/b1", "type": kind, "items": []}
+    assert read_due(settings, archive_db) == 0
+    assert [key for key, *_ in images(archive_db)] == ["b1_1.jp2"]
+    assert addresses(archive_db) == ["b1"]
+
+
+@pytest.mark.parametrize(
+    ("said", "left"), [("2026-01-02", []), ("2025-12-31", ["b1"])], ids=["later", "before"]
+)
+def test_what_a_stream_has_ended_is_not_waited_for(
+    archive_db: Connection, said: str, left: list[str]
+) -> None:
+    """A manifest that its stream says later to be gone, or that was read since, keeps nothing from being complete."""
+    address = "http://h/b1"
+    promised = AwaitedManifest(address, address, None, "2026-01-01T00:00:00+00:00")
+    take_in(archive_db, "stream", [promised], 4, Intake())
+    gone = Removal(work=address, as_of=f"{said}T00:00:00+00:00", own_only=True)
+    take_in(archive_db, "another", [gone], 4, Intake())
+    assert addresses(archive_db) == ["b1"]
+    take_in(archive_db, "stream", [gone], 4, Intake())
+    assert addresses(archive_db) == left

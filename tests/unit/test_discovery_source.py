@@ -162,13 +162,14 @@ def test_what_cannot_be_read_removes_nothing(site: Site) -> None:
     site.pages |= {
         "/torn": {"type": "Collection", "items": [{"id": "SITE/a"}, {"id": "SITE/none"}]},
         "/empty": {"type": "Manifest", "id": "SITE/empty", "items": []},
+        "/hollow": {"type": "Collection", "id": "SITE/hollow", "items": []},
         "/html": b"<html>",
         "/a": manifest("a", "a1"),
     }
     target = {"target": {"id": "SITE/none", "type": "Manifest"}}
     spec = serve_stream(
         site,
-        [activity("Update", name, at(1)) for name in ("none", "torn", "empty", "html")],
+        [activity("Update", name, at(1)) for name in ("none", "torn", "empty", "hollow", "html")],
         [activity("Move", "old", at(2), **target)],
     )
     assert said(notices(spec), site) == [
