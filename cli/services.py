@@ -10,6 +10,7 @@ from cli.session import open_session
 from lookalike import services
 from lookalike.database import connect
 from lookalike.logins import chosen_passwords, give_logins
+from lookalike.migrate import build
 from lookalike.migrate import migrate as apply_migrations
 from lookalike.settings import load_settings
 
@@ -58,6 +59,12 @@ def migrate(
             " administrator of the database.",
         ),
     ] = False,
+    indexes: Annotated[
+        bool,
+        typer.Option(
+            help="Last, build indexes on large tables that are missing; programs need not wait for them."
+        ),
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Brings the database to this version of lookalike. Safe to repeat and to run twice at once."""
@@ -71,11 +78,16 @@ def migrate(
         built.append(index)
         output.errors.print(f"building the index {index}: everybody may work meanwhile", highlight=False)
 
-    applied = apply_migrations(database_url, advise=advice.append, on_build=show)
+    def tell(line: str) -> None:
+        output.errors.print(line, highlight=False, soft_wrap=True)
+
+    applied = apply_migrations(database_url, advise=advice.append, on_wait=tell, indexes=False)
     given: list[str] = []
     if passwords:
         with connect(database_url, application_name="lookalike migrate") as connection:
             given = give_logins(connection, passwords)
+    if indexes:
+        build(database_url, on_build=show, on_wait=tell)
     if as_json:
         output.print_json({"applied": applied, "built": built, "advice": advice, "logins": given})
         return
@@ -84,4 +96,4 @@ def migrate(
     if given:
         print(f"logins: {', '.join(given)}")
     for line in advice:
-        output.errors.print(line, highlight=False, soft_wrap=True)
+        tell(line)

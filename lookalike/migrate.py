@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import LiteralString
@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
-from lookalike.concurrently import build_indexes, missing_indexes
+from lookalike.concurrently import Tell, build_indexes, missing_indexes, telling_who_holds_up
 from lookalike.database import Connection, connect, describe, redact
 from lookalike.errors import ServiceError
 from lookalike.rights import settle_rights
@@ -41,34 +41,60 @@ class _LockedError(ServiceError):
 def migrate(
     database_url: str,
     folder: Path | None = None,
-    advise: Callable[[str], None] = lambda _: None,
-    on_build: Callable[[str], None] = lambda _: None,
+    advise: Tell = lambda _: None,
+    on_build: Tell = lambda _: None,
+    on_wait: Tell = lambda _: None,
+    *,
+    indexes: bool = True,
 ) -> list[str]:
     """Applies what is missing and returns the names of the files it applied, in their order.
 
-    Then settles who owns and may do what; `advise` is told where that takes an administrator. Last, it builds the
-    indexes on large tables that are missing, which may take hours; `on_build` is told of each. Programs can work from
-    then on.
+    Then settles who owns and may do what; `advise` is told where that takes an administrator. Programs can work from
+    then on. Last, with `indexes`, it does what `build` does.
 
-    Safe to be called by several processes at once. Each file is one transaction, unless its first line says
-    `transaction:false`. `folder` holds the files, by default those of this version. Raises ServiceError when
-    the server is too old, has no pgvector, or a file fails; the files before it stay applied.
+    Safe to be called by several processes at once; `on_wait` hears of another one that is at it. Each file is one
+    transaction, unless its first line says `transaction:false`. `folder` holds the files, by default those of this
+    version. Raises ServiceError when the server is too old, has no pgvector, or a file fails; the files before it stay
+    applied.
     """
     folder = folder or migrations_folder()
     with connect(database_url, application_name="lookalike migrate") as connection:
         try:
             _check_server(connection)
-            with _lock(connection):
+            with _lock(connection, on_wait):
                 before = missing(connection, folder)
                 if before:
                     _apply(connection, folder)
                 after = missing(connection, folder)
                 if folder == migrations_folder() and (advice := settle_rights(connection)):
                     advise(advice)
-                build_indexes(connection, folder, on_build)
         except psycopg.Error as error:
             raise ServiceError(f"migrations: {describe(error, database_url)}") from None
+    if indexes:
+        build(database_url, folder, on_build, on_wait)
     return [name for name in before if name not in after]
+
+
+def build(
+    database_url: str,
+    folder: Path | None = None,
+    on_build: Tell = lambda _: None,
+    on_wait: Tell = lambda _: None,
+) -> None:
+    """Builds the indexes on large tables that are missing, which may take hours; `on_build` hears of each.
+
+    `on_wait` hears of another process that is at it, and of transactions that hold a build up: nothing ends that wait
+    but their end. Raises ServiceError.
+    """
+    with (
+        connect(database_url, application_name="lookalike migrate") as connection,
+        connect(database_url, application_name="lookalike migrate") as watcher,
+    ):
+        try:
+            with _lock(connection, on_wait), telling_who_holds_up(watcher, on_wait):
+                build_indexes(connection, folder or migrations_folder(), on_build)
+        except psycopg.Error as error:
+            raise ServiceError(f"indexes: {describe(error, database_url)}") from None
 
 
 def pending(database_url: str, folder: Path | None = None) -> list[str]:
@@ -134,11 +160,16 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def _lock(connection: Connection) -> Iterator[None]:
+def _lock(connection: Connection, on_wait: Tell) -> Iterator[None]:
     """Holds an advisory lock of the database, on a connection that has no transaction open."""
+    waits = False
     # By asking again and again: a session that waits inside a statement holds a snapshot, and the CREATE
     # INDEX CONCURRENTLY of the one that migrates would wait for it in turn.
     while connection.execute("select pg_try_advisory_lock(%s)", [LOCK]).fetchone() != (True,):
+        if not waits:
+            # Perhaps one that was killed: its server process goes on until what it was told is done.
+            on_wait("another process migrates this database, or builds its indexes: waiting until it is done")
+        waits = True
         time.sleep(0.1)
     try:
         yield

@@ -146,7 +146,7 @@ def _take_whole(
 def _fault(due: DueManifest, found: Sequence[Notice]) -> Refused | None:
     """What says that this is not all that there is; None: it is.
 
-    An event knows that its bag has no images left. A stream's manifest whose host comes back by halves may look so, too.
+    An event knows that its bag has no images left. A stream's manifest may look so when its host comes back by halves.
     """
     for each in found:
         if isinstance(each, AwaitedManifest):
