@@ -27,7 +27,7 @@ from orchestrator.sources.manifest import (
     kind,
     resources,
 )
-from orchestrator.sources.records import has_scheme, joined, printable, without_secrets
+from orchestrator.sources.records import has_scheme, joined, manifest_fault, printable, without_secrets
 from orchestrator.sources.web import (
     MAX_DOCUMENT,
     AnswerError,
@@ -117,8 +117,13 @@ def read_document(web: Web, address: str, described: Described | None = None) ->
 
 def awaited(
     web: Web, address: str, error: PassingError, described: Described | None = None
-) -> AwaitedManifest:
-    """Returns what is to be read later, since its host fails for the moment."""
+) -> AwaitedManifest | Refused:
+    """Returns what is to be read later, since its host fails for the moment; a Refused where its address cannot be
+    kept: one such member must not end a collection."""
+    if fault := manifest_fault(address):
+        return Refused(
+            printable(without_secrets(address)), Reason.BAD_ADDRESS, f"{fault}; {printable(str(error))}"
+        )
     said = {name: value for name, value in asdict(described).items() if value} if described else {}
     as_of = said.pop("as_of", None)
     return AwaitedManifest(

@@ -337,3 +337,16 @@ def test_what_a_stream_has_ended_is_not_waited_for(
     assert addresses(archive_db) == ["b1"]
     take_in(archive_db, "stream", [gone], 4, Intake())
     assert addresses(archive_db) == left
+
+
+@pytest.mark.parametrize("name", ["".join(map(str, range(900))), "a\0b"], ids=["too long", "not text"])
+def test_an_address_that_cannot_be_kept_ends_no_source(
+    archive_db: Connection, site: Site, settings: Settings, name: str
+) -> None:
+    """A member whose host fails and whose address no table takes is a refusal; what follows it is read."""
+    spec = sources(site, "collection")
+    site.pages[f"/{name}".replace("\0", "%00")] = BUSY
+    site.pages["/top"]["items"].insert(0, {"id": f"SITE/{name}", "type": "Manifest"})
+    intake = read(archive_db, spec, settings)
+    assert (intake.registered.new, intake.refused, intake.awaited) == (4, {"bad_address": 1}, 0)
+    assert "503" in intake.examples[0].detail
