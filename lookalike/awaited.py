@@ -39,7 +39,7 @@ class DueManifest:
 
 @dataclass(frozen=True, slots=True)
 class MissingManifest:
-    """A manifest that could not be read in time, as people read it."""
+    """A manifest that could not be read in time, or not yet (then it has not failed), as people read it."""
 
     address: str
     identifier: str
@@ -47,7 +47,7 @@ class MissingManifest:
     reason: str
     detail: str
     tries: int
-    failed_at: datetime
+    failed_at: datetime | None
 
 
 def await_manifests(connection: Connection, manifests: Sequence[AwaitedManifest]) -> None:
@@ -116,9 +116,22 @@ def list_missing(
     connection: Connection, reasons: Sequence[Reason] | None = None, limit: int = 100
 ) -> list[MissingManifest]:
     """Manifests that could not be read in time, the latest first."""
+    return _list(connection, "list_missing", reasons, limit)
+
+
+def list_waiting(
+    connection: Connection, reasons: Sequence[Reason] | None = None, limit: int = 100
+) -> list[MissingManifest]:
+    """Manifests that are still awaited, the longest first."""
+    return _list(connection, "list_waiting", reasons, limit)
+
+
+def _list(
+    connection: Connection, query: str, reasons: Sequence[Reason] | None, limit: int
+) -> list[MissingManifest]:
     codes = None if reasons is None else [str(reason) for reason in reasons]
     with connection.cursor(row_factory=class_row(MissingManifest)) as cursor:
-        return cursor.execute(QUERIES["list_missing"], {"reasons": codes, "limit": limit}).fetchall()
+        return cursor.execute(QUERIES[query], {"reasons": codes, "limit": limit}).fetchall()
 
 
 def count_awaited(connection: Connection) -> dict[str, int]:

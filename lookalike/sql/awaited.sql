@@ -63,6 +63,12 @@ select address, identifier, version, reason, detail, tries, failed_at from await
 where failed_at is not null and (%(reasons)s::text[] is null or reason = any(%(reasons)s))
 order by failed_at desc, address limit %(limit)s
 
+-- name: list_waiting
+-- Those that are awaited, with how they failed last, the longest first: they keep everything from being complete.
+select address, identifier, version, coalesce(reason, '') as reason, detail, tries, failed_at from awaited_manifests
+where failed_at is null and (%(reasons)s::text[] is null or reason = any(%(reasons)s))
+order by promised_at, address limit %(limit)s
+
 -- name: count
 -- How many are waited for, and how many were given up.
 select count(*) filter (where failed_at is null) as awaited, count(*) filter (where failed_at is not null) as failed

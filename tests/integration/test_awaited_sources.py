@@ -271,7 +271,8 @@ def test_a_reader_that_is_killed_is_followed_by_another(
 def test_commands_say_what_is_awaited(
     archive_db: Connection, site: Site, settings: Settings, database_url: str, broker_url: str, tmp_path: Path
 ) -> None:
-    """`add` says it, `status` and `audit` call nothing complete, and `add --dry-run` calls it unreachable."""
+    """`add` says it, `status` and `audit` call nothing complete, `failures` names it, `add --dry-run` calls it
+    unreachable."""
     spec = sources(site, "collection")
     site.pages["/presentation/v3/b1"] = BUSY
     quick = {"LOOKALIKE_TRIES": "1", "LOOKALIKE_ENCODER": "efficientnet-lite0"}
@@ -284,6 +285,11 @@ def test_commands_say_what_is_awaited(
     status = json.loads(command.run("status", "--json").stdout)
     assert status["manifests"] == {"awaited": 1, "failed": 0}
     assert [(one["awaited"], one["complete"]) for one in status["encoders"].values()] == [(1, False)] * 2
+    listed = json.loads(command.run("failures", "--json", "--encoder", "tiny").stdout)
+    assert listed["manifests"] == []
+    assert [(one["address"], one["reason"]) for one in listed["awaited"]] == [
+        (f"{site.url}/presentation/v3/b1", "unreachable")
+    ]
     audited = json.loads(command.run("audit", "--json").stdout)
     assert audited["balanced"]
     assert audited["manifests"] == {"awaited": 1, "failed": 0}
