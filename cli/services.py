@@ -86,14 +86,19 @@ def migrate(
     if passwords:
         with connect(database_url, application_name="lookalike migrate") as connection:
             given = give_logins(connection, passwords)
+    if not as_json:
+        # Before the indexes: they may take hours, or be what this login may not make.
+        for line in [f"applied {name}" for name in applied] + (
+            [f"logins: {', '.join(given)}"] if given else []
+        ):
+            print(line, flush=True)
+        for line in advice:
+            tell(line)
     if indexes:
         build(database_url, on_build=show, on_wait=tell)
     if as_json:
         output.print_json({"applied": applied, "built": built, "advice": advice, "logins": given})
-        return
-    lines = [*(f"applied {name}" for name in applied), *(f"built the index {name}" for name in built)]
-    print("\n".join(lines) or "nothing to apply")
-    if given:
-        print(f"logins: {', '.join(given)}")
-    for line in advice:
-        tell(line)
+    elif built:
+        print("\n".join(f"built the index {name}" for name in built))
+    elif not applied:
+        print("nothing to apply")
