@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
 
 from cli import output
 from cli.options import Json
@@ -82,10 +83,7 @@ def migrate(
         output.errors.print(line, highlight=False, soft_wrap=True)
 
     applied = apply_migrations(database_url, advise=advice.append, on_wait=tell, indexes=False)
-    given: list[str] = []
-    if passwords:
-        with connect(database_url, application_name="lookalike migrate") as connection:
-            given = give_logins(connection, passwords)
+    given = _give(database_url, passwords) if passwords else []
     if not as_json:
         # Before the indexes: they may take hours, or be what this login may not make.
         for line in [f"applied {name}" for name in applied] + (
@@ -102,3 +100,8 @@ def migrate(
         print("\n".join(f"built the index {name}" for name in built))
     elif not applied:
         print("nothing to apply")
+
+
+def _give(database_url: str, passwords: dict[str, SecretStr]) -> list[str]:
+    with connect(database_url, application_name="lookalike migrate") as connection:
+        return give_logins(connection, passwords)

@@ -11,8 +11,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import LiteralString
 from urllib.parse import quote, urlencode
@@ -32,6 +33,8 @@ TABLE: LiteralString = "public.schema_migrations"
 # A migration that does not get its locks for so long is not tried again.
 PATIENCE = 600.0
 LOCK = 0x6C6F6F6B616C696B  # any constant number that nobody else takes: "lookalik"
+# Another one: programs that wait for the migrations must not wait for an hour of builds.
+BUILD_LOCK = LOCK + 1
 
 
 class _LockedError(ServiceError):
@@ -61,7 +64,8 @@ def migrate(
     with connect(database_url, application_name="lookalike migrate") as connection:
         try:
             _check_server(connection)
-            with _lock(connection, on_wait):
+            others = partial(on_wait, "another process migrates this database: waiting for it")
+            with _lock(connection, LOCK, others):
                 before = missing(connection, folder)
                 if before:
                     _apply(connection, folder)
@@ -91,7 +95,9 @@ def build(
         connect(database_url, application_name="lookalike migrate") as watcher,
     ):
         try:
-            with _lock(connection, on_wait), telling_who_holds_up(watcher, on_wait):
+            # Perhaps one that was killed: its server process goes on until the index is built.
+            others = partial(on_wait, "another process builds indexes of this database: waiting for it")
+            with _lock(connection, BUILD_LOCK, others), telling_who_holds_up(watcher, on_wait):
                 build_indexes(connection, folder or migrations_folder(), on_build)
         except psycopg.Error as error:
             raise ServiceError(f"indexes: {describe(error, database_url)}") from None
@@ -160,21 +166,20 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def _lock(connection: Connection, on_wait: Tell) -> Iterator[None]:
+def _lock(connection: Connection, lock: int, on_wait: Callable[[], None]) -> Iterator[None]:
     """Holds an advisory lock of the database, on a connection that has no transaction open."""
     waits = False
     # By asking again and again: a session that waits inside a statement holds a snapshot, and the CREATE
     # INDEX CONCURRENTLY of the one that migrates would wait for it in turn.
-    while connection.execute("select pg_try_advisory_lock(%s)", [LOCK]).fetchone() != (True,):
+    while connection.execute("select pg_try_advisory_lock(%s)", [lock]).fetchone() != (True,):
         if not waits:
-            # Perhaps one that was killed: its server process goes on until what it was told is done.
-            on_wait("another process migrates this database, or builds its indexes: waiting until it is done")
+            on_wait()
         waits = True
         time.sleep(0.1)
     try:
         yield
     finally:
-        connection.execute("select pg_advisory_unlock(%s)", [LOCK])
+        connection.execute("select pg_advisory_unlock(%s)", [lock])
 
 
 def _apply(connection: Connection, folder: Path) -> None:
