@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
 
 from cli import output
 from cli.options import Json
@@ -10,6 +11,7 @@ from cli.session import open_session
 from lookalike import services
 from lookalike.database import connect
 from lookalike.logins import chosen_passwords, give_logins
+from lookalike.migrate import build
 from lookalike.migrate import migrate as apply_migrations
 from lookalike.settings import load_settings
 
@@ -58,6 +60,12 @@ def migrate(
             " administrator of the database.",
         ),
     ] = False,
+    indexes: Annotated[
+        bool,
+        typer.Option(
+            help="Last, build indexes on large tables that are missing; programs need not wait for them."
+        ),
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Brings the database to this version of lookalike. Safe to repeat and to run twice at once."""
@@ -71,17 +79,29 @@ def migrate(
         built.append(index)
         output.errors.print(f"building the index {index}: everybody may work meanwhile", highlight=False)
 
-    applied = apply_migrations(database_url, advise=advice.append, on_build=show)
-    given: list[str] = []
-    if passwords:
-        with connect(database_url, application_name="lookalike migrate") as connection:
-            given = give_logins(connection, passwords)
+    def tell(line: str) -> None:
+        output.errors.print(line, highlight=False, soft_wrap=True)
+
+    applied = apply_migrations(database_url, advise=advice.append, on_wait=tell, indexes=False)
+    given = _give(database_url, passwords) if passwords else []
+    if not as_json:
+        # Before the indexes: they may take hours, or be what this login may not make.
+        for line in [f"applied {name}" for name in applied] + (
+            [f"logins: {', '.join(given)}"] if given else []
+        ):
+            print(line, flush=True)
+        for line in advice:
+            tell(line)
+    if indexes:
+        build(database_url, on_build=show, on_wait=tell)
     if as_json:
         output.print_json({"applied": applied, "built": built, "advice": advice, "logins": given})
-        return
-    lines = [*(f"applied {name}" for name in applied), *(f"built the index {name}" for name in built)]
-    print("\n".join(lines) or "nothing to apply")
-    if given:
-        print(f"logins: {', '.join(given)}")
-    for line in advice:
-        output.errors.print(line, highlight=False, soft_wrap=True)
+    elif built:
+        print("\n".join(f"built the index {name}" for name in built))
+    elif not applied:
+        print("nothing to apply")
+
+
+def _give(database_url: str, passwords: dict[str, SecretStr]) -> list[str]:
+    with connect(database_url, application_name="lookalike migrate") as connection:
+        return give_logins(connection, passwords)

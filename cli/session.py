@@ -59,7 +59,11 @@ def _check_schema(settings: Settings, endpoints: Endpoints) -> None:
         raise ServiceError(f"the database lacks {len(missing)} migrations: run `lookalike migrate` first")
     indexes = unbuilt(endpoints.database_url)
     if settings.database_url is None and (missing or indexes):
-        migrate(endpoints.database_url)
+        migrate(
+            endpoints.database_url,
+            on_build=lambda index: log.warning("building the index %s, once", index),
+            on_wait=log.warning,
+        )
     elif indexes:
         log.warning("indexes are missing (%s): `lookalike migrate` builds them", ", ".join(indexes))
 

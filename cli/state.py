@@ -229,26 +229,29 @@ def failures(
     encoder: Encoder = None,
     as_json: Json = False,
 ) -> None:
-    """Lists failed images with their reasons, the latest first, and manifests that did not appear."""
+    """Lists failed images with their reasons, the latest first, manifests that did not appear, and those awaited."""
     with open_session().connect() as connection:
         chosen = encoder or search.active_encoder(connection)
         found = books.list_failures(connection, chosen, reason, limit)
         missing = awaited.list_missing(connection, reason, limit)
+        waiting = awaited.list_waiting(connection, reason, limit)
     # A signed address is a key to the image: lists are mailed and pasted.
     rows = [replace(row, url=without_secrets(row.url)) for row in found]
     missing = [replace(row, address=without_secrets(row.address)) for row in missing]
+    waiting = [replace(row, address=without_secrets(row.address)) for row in waiting]
     if as_json:
-        output.print_json({"encoder": chosen, "failures": rows, "manifests": missing})
+        output.print_json({"encoder": chosen, "failures": rows, "manifests": missing, "awaited": waiting})
     else:
         output.print_table(
             "", ("image", "reason", "detail", "tries", "address"),
             [(f.image, f.reason, f.detail, f.attempts, f.url) for f in rows],
         )  # fmt: skip
-        if missing:
-            output.print_table(
-                "manifests", ("manifest", "reason", "detail", "tries"),
-                [(m.address, m.reason, m.detail, m.tries) for m in missing],
-            )  # fmt: skip
+        for title, manifests in (("manifests", missing), ("manifests that are awaited", waiting)):
+            if manifests:
+                output.print_table(
+                    title, ("manifest", "reason", "detail", "tries"),
+                    [(m.address, m.reason, m.detail, m.tries) for m in manifests],
+                )  # fmt: skip
 
 
 def retry(

@@ -39,7 +39,7 @@ class DueManifest:
 
 @dataclass(frozen=True, slots=True)
 class MissingManifest:
-    """A manifest that could not be read in time, as people read it."""
+    """A manifest that could not be read in time, or not yet (then it has not failed), as people read it."""
 
     address: str
     identifier: str
@@ -47,13 +47,14 @@ class MissingManifest:
     reason: str
     detail: str
     tries: int
-    failed_at: datetime
+    failed_at: datetime | None
 
 
 def await_manifests(connection: Connection, manifests: Sequence[AwaitedManifest]) -> None:
     """Notes manifests to be read. The latest event of each counts, and begins its tries anew.
 
-    What a catalogue says of a manifest and what an event says of it are kept side by side.
+    A source that is read again does not: what fails for ever ends as a failure, and is tried once when it is named
+    again. What a catalogue says of a manifest and what an event says of it are kept side by side.
     """
     for each in sorted(manifests, key=lambda manifest: manifest.address):
         connection.execute(
@@ -106,13 +107,31 @@ def give_up(connection: Connection, due: DueManifest, reason: Reason, detail: st
     connection.execute(QUERIES["give_up"], {**_claim(due), "reason": str(reason), "detail": _plain(detail)})
 
 
+def forget(connection: Connection, address: str, source: str, as_of: str | None) -> None:
+    """Ends the waiting for what the same source has said later to be gone, or has read by then."""
+    connection.execute(QUERIES["forget"], {"address": address, "source": source, "as_of": as_of})
+
+
 def list_missing(
     connection: Connection, reasons: Sequence[Reason] | None = None, limit: int = 100
 ) -> list[MissingManifest]:
     """Manifests that could not be read in time, the latest first."""
+    return _list(connection, "list_missing", reasons, limit)
+
+
+def list_waiting(
+    connection: Connection, reasons: Sequence[Reason] | None = None, limit: int = 100
+) -> list[MissingManifest]:
+    """Manifests that are still awaited, the longest first."""
+    return _list(connection, "list_waiting", reasons, limit)
+
+
+def _list(
+    connection: Connection, query: str, reasons: Sequence[Reason] | None, limit: int
+) -> list[MissingManifest]:
     codes = None if reasons is None else [str(reason) for reason in reasons]
     with connection.cursor(row_factory=class_row(MissingManifest)) as cursor:
-        return cursor.execute(QUERIES["list_missing"], {"reasons": codes, "limit": limit}).fetchall()
+        return cursor.execute(QUERIES[query], {"reasons": codes, "limit": limit}).fetchall()
 
 
 def count_awaited(connection: Connection) -> dict[str, int]:

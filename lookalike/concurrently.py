@@ -5,12 +5,16 @@ has replaced is dropped. It must never run inside a transaction, nor hold a lock
 """
 
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+import psycopg
 from psycopg import sql
 from psycopg.rows import class_row, scalar_row
 
@@ -25,8 +29,9 @@ FORM = re.compile(
     r"|drop index concurrently if exists lookalike\.(?P<dropped>\w+)",
     re.DOTALL,
 )
-# How often we look whether a build is over that somebody else has begun.
+# How often we look whether a build is over that somebody else has begun, and whom ours waits for.
 PAUSE = 0.5
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ def missing_indexes(connection: Connection, folder: Path) -> list[str]:
     return [one.name for one in wanted_indexes(folder) if one.kept and _state(connection, one) != "valid"]
 
 
-def build_indexes(connection: Connection, folder: Path, on_build: Callable[[str], None]) -> list[str]:
+def build_indexes(connection: Connection, folder: Path, on_build: Tell) -> list[str]:
     """Builds what is missing, and returns the names; `on_build` hears of each before it begins.
 
     Takes an autocommit connection. Interrupted at any moment, the next call goes on with what is left.
@@ -77,7 +82,51 @@ def build_indexes(connection: Connection, folder: Path, on_build: Callable[[str]
     return built
 
 
-def _settle(connection: Connection, one: WantedIndex, on_build: Callable[[str], None]) -> bool:
+@contextmanager
+def telling_who_holds_up(watcher: Connection, on_wait: Tell) -> Iterator[None]:
+    """For the time of the block, `on_wait` hears of each transaction that the builds of this database wait for.
+
+    They wait without end for one that was open before, which may be a forgotten session. It holds up nobody else.
+    """
+    over, told = threading.Event(), set[int]()
+
+    def watch() -> None:
+        while not over.wait(PAUSE):
+            try:
+                with watcher.cursor(row_factory=class_row(_Holder)) as cursor:
+                    holders = cursor.execute(QUERIES["holding_up"]).fetchall()
+            except psycopg.Error:
+                return  # whoever builds will say it
+            for holder in holders:
+                if holder.pid not in told:
+                    told.add(holder.pid)
+                    on_wait(str(holder))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    pid: int
+    login: str | None
+    program: str | None
+    since: datetime | None
+
+    def __str__(self) -> str:
+        since = f", since {self.since:%Y-%m-%d %H:%M}" if self.since else ""
+        return (
+            f"it waits for a transaction of process {self.pid} ({self.login}, {self.program or 'unknown'}{since});"
+            f" if that is forgotten: select pg_terminate_backend({self.pid});"
+        )
+
+
+def _settle(connection: Connection, one: WantedIndex, on_build: Tell) -> bool:
     # Whoever began to build it was killed, and the server has not noticed: it ends well, or leaves a broken one.
     while (state := _state(connection, one)) == "building":
         time.sleep(PAUSE)

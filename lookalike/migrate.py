@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import LiteralString
 from urllib.parse import quote, urlencode
@@ -20,7 +21,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
-from lookalike.concurrently import build_indexes, missing_indexes
+from lookalike.concurrently import Tell, build_indexes, missing_indexes, telling_who_holds_up
 from lookalike.database import Connection, connect, describe, redact
 from lookalike.errors import ServiceError
 from lookalike.rights import settle_rights
@@ -32,6 +33,8 @@ TABLE: LiteralString = "public.schema_migrations"
 # A migration that does not get its locks for so long is not tried again.
 PATIENCE = 600.0
 LOCK = 0x6C6F6F6B616C696B  # any constant number that nobody else takes: "lookalik"
+# Another one: programs that wait for the migrations must not wait for an hour of builds.
+BUILD_LOCK = LOCK + 1
 
 
 class _LockedError(ServiceError):
@@ -41,34 +44,63 @@ class _LockedError(ServiceError):
 def migrate(
     database_url: str,
     folder: Path | None = None,
-    advise: Callable[[str], None] = lambda _: None,
-    on_build: Callable[[str], None] = lambda _: None,
+    advise: Tell = lambda _: None,
+    on_build: Tell = lambda _: None,
+    on_wait: Tell = lambda _: None,
+    *,
+    indexes: bool = True,
 ) -> list[str]:
     """Applies what is missing and returns the names of the files it applied, in their order.
 
-    Then settles who owns and may do what; `advise` is told where that takes an administrator. Last, it builds the
-    indexes on large tables that are missing, which may take hours; `on_build` is told of each. Programs can work from
-    then on.
+    Then settles who owns and may do what; `advise` is told where that takes an administrator. Programs can work from
+    then on. Last, with `indexes`, it does what `build` does.
 
-    Safe to be called by several processes at once. Each file is one transaction, unless its first line says
-    `transaction:false`. `folder` holds the files, by default those of this version. Raises ServiceError when
-    the server is too old, has no pgvector, or a file fails; the files before it stay applied.
+    Safe to be called by several processes at once; `on_wait` hears of another one that is at it. Each file is one
+    transaction, unless its first line says `transaction:false`. `folder` holds the files, by default those of this
+    version. Raises ServiceError when the server is too old, has no pgvector, or a file fails; the files before it stay
+    applied.
     """
     folder = folder or migrations_folder()
     with connect(database_url, application_name="lookalike migrate") as connection:
         try:
             _check_server(connection)
-            with _lock(connection):
+            others = partial(on_wait, "another process migrates this database: waiting for it")
+            with _lock(connection, LOCK, others):
                 before = missing(connection, folder)
                 if before:
                     _apply(connection, folder)
                 after = missing(connection, folder)
                 if folder == migrations_folder() and (advice := settle_rights(connection)):
                     advise(advice)
-                build_indexes(connection, folder, on_build)
         except psycopg.Error as error:
             raise ServiceError(f"migrations: {describe(error, database_url)}") from None
+    if indexes:
+        build(database_url, folder, on_build, on_wait)
     return [name for name in before if name not in after]
+
+
+def build(
+    database_url: str,
+    folder: Path | None = None,
+    on_build: Tell = lambda _: None,
+    on_wait: Tell = lambda _: None,
+) -> None:
+    """Builds the indexes on large tables that are missing, which may take hours; `on_build` hears of each.
+
+    `on_wait` hears of another process that is at it, and of transactions that hold a build up: nothing ends that wait
+    but their end. Raises ServiceError.
+    """
+    with (
+        connect(database_url, application_name="lookalike migrate") as connection,
+        connect(database_url, application_name="lookalike migrate") as watcher,
+    ):
+        try:
+            # Perhaps one that was killed: its server process goes on until the index is built.
+            others = partial(on_wait, "another process builds indexes of this database: waiting for it")
+            with _lock(connection, BUILD_LOCK, others), telling_who_holds_up(watcher, on_wait):
+                build_indexes(connection, folder or migrations_folder(), on_build)
+        except psycopg.Error as error:
+            raise ServiceError(f"indexes: {describe(error, database_url)}") from None
 
 
 def pending(database_url: str, folder: Path | None = None) -> list[str]:
@@ -134,16 +166,20 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def _lock(connection: Connection) -> Iterator[None]:
+def _lock(connection: Connection, lock: int, on_wait: Callable[[], None]) -> Iterator[None]:
     """Holds an advisory lock of the database, on a connection that has no transaction open."""
+    waits = False
     # By asking again and again: a session that waits inside a statement holds a snapshot, and the CREATE
     # INDEX CONCURRENTLY of the one that migrates would wait for it in turn.
-    while connection.execute("select pg_try_advisory_lock(%s)", [LOCK]).fetchone() != (True,):
+    while connection.execute("select pg_try_advisory_lock(%s)", [lock]).fetchone() != (True,):
+        if not waits:
+            on_wait()
+        waits = True
         time.sleep(0.1)
     try:
         yield
     finally:
-        connection.execute("select pg_advisory_unlock(%s)", [LOCK])
+        connection.execute("select pg_advisory_unlock(%s)", [lock])
 
 
 def _apply(connection: Connection, folder: Path) -> None:

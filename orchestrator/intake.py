@@ -138,6 +138,8 @@ class _Batches:
 
     def _remove(self, removal: Removal) -> None:
         self._counted.deleted += deletion.remove(self._connection, removal, self._source)
+        if removal.work:
+            awaited.forget(self._connection, removal.work, self._source, removal.as_of)
         if removal.work and (kept := deletion.count_foreign(self._connection, removal, self._source)):
             detail = f"{kept} images stay: neither this source nor its host has announced them"
             self._counted.refuse(Refused(without_secrets(removal.work), Reason.FOREIGN_DELETION, detail))

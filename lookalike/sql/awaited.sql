@@ -2,7 +2,8 @@
 -- A manifest that is to come. An earlier event changes nothing, a later one begins anew; two of one moment (a bag is
 -- announced in two ways) are one, of the version that one of them names. Who reads a source in between, and cannot tell of
 -- when it is, has it asked for at once, adds what a catalogue says, and takes nothing away: what an event has called all
--- of a work stays so, under its name. Images are filed under whatever named it first, and only that says whence it moved.
+-- of a work stays so, under its name; nor does it begin anew, or a source that is read each day would wait for ever. Images
+-- are filed under whatever named it first, and only that says whence it moved.
 insert into awaited_manifests as a (
     address, identifier, version, as_of, outside, whole, moved_from, described, source, reason, detail)
 values (%(address)s, %(identifier)s, %(version)s, %(as_of)s, %(outside)s, %(whole)s, %(moved_from)s, %(described)s,
@@ -13,7 +14,10 @@ on conflict (address) do update set
     as_of = coalesce(excluded.as_of, a.as_of), whole = a.whole or excluded.whole,
     moved_from = case when a.source = excluded.source then coalesce(excluded.moved_from, a.moved_from) else a.moved_from end,
     described = a.described || excluded.described,
-    promised_at = now(), tries = 0, not_before = now(), failed_at = null, reason = excluded.reason, detail = excluded.detail
+    -- One of both changes: whoever reads it now ends nothing, for it has not seen what is said here.
+    promised_at = case when excluded.as_of is null then a.promised_at else now() end,
+    tries = case when excluded.as_of is null then a.tries + 1 else 0 end,
+    not_before = now(), failed_at = null, reason = excluded.reason, detail = excluded.detail
 where excluded.as_of is null or a.as_of is null or excluded.as_of >= a.as_of
 
 -- name: claim
@@ -46,11 +50,24 @@ where address = %(address)s and promised_at = %(promised_at)s and tries = %(trie
 update awaited_manifests set failed_at = now(), reason = %(reason)s, detail = %(detail)s
 where address = %(address)s and promised_at = %(promised_at)s and tries = %(tries)s
 
+-- name: forget
+-- The stream that has promised it says later that it is gone, or it was read since: nobody waits for it. Unless an event
+-- names its version, or something is left where it was before.
+delete from awaited_manifests
+where address = %(address)s and source = %(source)s and version is null and moved_from is null
+  and coalesce(as_of <= %(as_of)s::timestamptz, true)
+
 -- name: list_missing
 -- Those that were given up, the latest first.
 select address, identifier, version, reason, detail, tries, failed_at from awaited_manifests
 where failed_at is not null and (%(reasons)s::text[] is null or reason = any(%(reasons)s))
 order by failed_at desc, address limit %(limit)s
+
+-- name: list_waiting
+-- Those that are awaited, with how they failed last, the longest first: they keep everything from being complete.
+select address, identifier, version, coalesce(reason, '') as reason, detail, tries, failed_at from awaited_manifests
+where failed_at is null and (%(reasons)s::text[] is null or reason = any(%(reasons)s))
+order by promised_at, address limit %(limit)s
 
 -- name: count
 -- How many are waited for, and how many were given up.

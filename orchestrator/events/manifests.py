@@ -23,7 +23,7 @@ from lookalike.settings import Settings
 from orchestrator import progress
 from orchestrator.progress import Intake
 from orchestrator.sources.iiif import Crawl
-from orchestrator.sources.manifest import Described
+from orchestrator.sources.manifest import EMPTY_MANIFEST, Described
 from orchestrator.sources.web import AnswerError, OutageError, PassingError, Web
 
 log = logging.getLogger(__name__)
@@ -127,14 +127,7 @@ def _take_whole(
     found = [each for each in notices if not isinstance(each, Checkpoint)]
     images = [each for each in found if isinstance(each, Image)]
     refused = [each for each in found if isinstance(each, Refused)]
-    fault = next((each for each in refused if each.reason not in _STAYS_SO), None) or next(
-        (
-            Refused(each.address, Reason.UNREACHABLE, each.detail)
-            for each in found
-            if isinstance(each, AwaitedManifest)
-        ),
-        None,
-    )
+    fault = _fault(due, found)
     with connection.transaction():
         if fault is None and not awaited.settle(connection, due):
             return False  # another event came meanwhile: it is read again
@@ -148,6 +141,21 @@ def _take_whole(
     if fault is not None:
         _put_off(connection, due, fault.reason, f"{fault.where}: {fault.detail}")
     return fault is None
+
+
+def _fault(due: DueManifest, found: Sequence[Notice]) -> Refused | None:
+    """What says that this is not all that there is; None: it is.
+
+    An event knows that its bag has no images left. A stream's manifest may look so when its host comes back by halves.
+    """
+    for each in found:
+        if isinstance(each, AwaitedManifest):
+            return Refused(each.address, Reason.UNREACHABLE, each.detail)
+        if isinstance(each, Refused) and (
+            each.reason not in _STAYS_SO or (due.source is not None and each.detail == EMPTY_MANIFEST)
+        ):
+            return each
+    return None if found else Refused(due.address, Reason.NO_IMAGE, "an empty collection")
 
 
 def _register(

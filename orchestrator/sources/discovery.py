@@ -128,8 +128,10 @@ def _manifest(web: Web, address: str, as_of: str | None, gone_from: str) -> Iter
         yield Removal(work=gone_from, kept=kept, as_of=as_of, own_only=has_moved)
 
 
-def _whole(web: Web, address: str, error: PassingError, as_of: str | None, gone_from: str) -> AwaitedManifest:
+def _whole(
+    web: Web, address: str, error: PassingError, as_of: str | None, gone_from: str
+) -> AwaitedManifest | Refused:
     """A manifest, or a work of several, that is read in one and later."""
     moved_from = gone_from if gone_from != address else None
     later = awaited(web, address, error, Described(as_of=as_of))
-    return replace(later, whole=True, moved_from=moved_from)
+    return later if isinstance(later, Refused) else replace(later, whole=True, moved_from=moved_from)

@@ -15,7 +15,7 @@ from typing import IO, TypeGuard
 
 from lookalike.errors import SourceError
 from orchestrator.sources.manifest import Resource, as_list, identifier, kind
-from orchestrator.sources.records import joined, printable, without_secrets
+from orchestrator.sources.records import joined, manifest_fault, printable, without_secrets
 from orchestrator.sources.web import Web
 
 _KNOWN = frozenset({"create", "update", "add", "delete", "remove", "move"})
@@ -199,11 +199,9 @@ def _address(resource: object, page: str) -> str:
 def _fault_in(part: str, address: str) -> str:
     if not address:
         return f"the activity has no {part} with an id"
-    return (
-        ""
-        if address.lower().startswith(("http://", "https://"))
-        else f"the {part}'s id is no http(s) address"
-    )
+    if not address.lower().startswith(("http://", "https://")):
+        return f"the {part}'s id is no http(s) address"
+    return f"the {part}: {fault}" if (fault := manifest_fault(address)) else ""
 
 
 def _time(value: object) -> tuple[str, str]:

@@ -27,7 +27,7 @@ from orchestrator.sources.manifest import (
     kind,
     resources,
 )
-from orchestrator.sources.records import has_scheme, joined, printable, without_secrets
+from orchestrator.sources.records import has_scheme, joined, manifest_fault, printable, without_secrets
 from orchestrator.sources.web import (
     MAX_DOCUMENT,
     AnswerError,
@@ -54,10 +54,12 @@ class Document:
     def is_complete(self) -> bool:
         """Whether every part could be read: an image of the work that is not announced here is gone from it.
 
-        Canvases without a still image are no fault; a manifest without any canvas is.
+        Canvases without a still image are no fault; a manifest without any canvas is, and a collection of nothing.
         """
-        return not self.awaited and all(
-            each.reason is Reason.NO_IMAGE and each.detail != EMPTY_MANIFEST for each in self.refused
+        return (
+            bool(self.images or self.refused)
+            and not self.awaited
+            and all(each.reason is Reason.NO_IMAGE and each.detail != EMPTY_MANIFEST for each in self.refused)
         )
 
 
@@ -115,8 +117,13 @@ def read_document(web: Web, address: str, described: Described | None = None) ->
 
 def awaited(
     web: Web, address: str, error: PassingError, described: Described | None = None
-) -> AwaitedManifest:
-    """Returns what is to be read later, since its host fails for the moment."""
+) -> AwaitedManifest | Refused:
+    """Returns what is to be read later, since its host fails for the moment; a Refused where its address cannot be
+    kept: one such member must not end a collection."""
+    if fault := manifest_fault(address):
+        return Refused(
+            printable(without_secrets(address)), Reason.BAD_ADDRESS, f"{fault}; {printable(str(error))}"
+        )
     said = {name: value for name, value in asdict(described).items() if value} if described else {}
     as_of = said.pop("as_of", None)
     return AwaitedManifest(

@@ -162,6 +162,11 @@ def plain(text: str | None) -> str | None:
     return " ".join(_UNUSABLE.sub(" ", text[: 4 * _MAX_TEXT]).split())[:_MAX_TEXT] or None
 
 
+def manifest_fault(address: str) -> str | None:
+    """Why the address of a manifest cannot be kept, to be asked for later; None: it can."""
+    return None if _is_plain(address, _SHORT) else _text_fault("the address", address)
+
+
 def printable(text: str) -> str:
     """Returns text that any terminal, log and database takes: odd characters are written as escapes."""
     return _UNUSABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)[:_MAX_URL]

@@ -13,11 +13,11 @@ import pytest
 from lookalike import archive, awaited, books, ledger
 from lookalike.database import Connection
 from lookalike.errors import SourceError
-from lookalike.images import AwaitedManifest, Image
+from lookalike.images import AwaitedManifest, Image, Removal
 from lookalike.settings import Settings
 from orchestrator import progress
 from orchestrator.events.manifests import read_due
-from orchestrator.intake import read_in
+from orchestrator.intake import read_in, take_in
 from orchestrator.progress import Intake
 from orchestrator.sources import source_name
 from tests.catalogue_records import location, manifest, serve_list, snapshot, work
@@ -271,7 +271,8 @@ def test_a_reader_that_is_killed_is_followed_by_another(
 def test_commands_say_what_is_awaited(
     archive_db: Connection, site: Site, settings: Settings, database_url: str, broker_url: str, tmp_path: Path
 ) -> None:
-    """`add` says it, `status` and `audit` call nothing complete, and `add --dry-run` calls it unreachable."""
+    """`add` says it, `status` and `audit` call nothing complete, `failures` names it, `add --dry-run` calls it
+    unreachable."""
     spec = sources(site, "collection")
     site.pages["/presentation/v3/b1"] = BUSY
     quick = {"LOOKALIKE_TRIES": "1", "LOOKALIKE_ENCODER": "efficientnet-lite0"}
@@ -284,8 +285,74 @@ def test_commands_say_what_is_awaited(
     status = json.loads(command.run("status", "--json").stdout)
     assert status["manifests"] == {"awaited": 1, "failed": 0}
     assert [(one["awaited"], one["complete"]) for one in status["encoders"].values()] == [(1, False)] * 2
+    listed = json.loads(command.run("failures", "--json", "--encoder", "tiny").stdout)
+    assert listed["manifests"] == []
+    assert [(one["address"], one["reason"]) for one in listed["awaited"]] == [
+        (f"{site.url}/presentation/v3/b1", "unreachable")
+    ]
     audited = json.loads(command.run("audit", "--json").stdout)
     assert audited["balanced"]
     assert audited["manifests"] == {"awaited": 1, "failed": 0}
     assert [one["complete"] for one in audited["encoders"].values()] == [False, False]
     assert "manifests awaited" in command.run("audit").stdout
+
+
+def test_a_manifest_that_fails_for_ever_does_not_wait_for_ever(
+    archive_db: Connection, site: Site, settings: Settings
+) -> None:
+    """A source that is read again does not begin its waiting anew: it is looked at once more, and stays a failure."""
+    spec = sources(site, "collection")
+    site.pages["/presentation/v3/b1"] = BUSY
+    read(archive_db, spec, settings)
+    archive_db.execute("update awaited_manifests set promised_at = now() - interval '25 hours'")
+    for _ in range(2):
+        read(archive_db, spec, settings)
+        assert books.count_books(archive_db, "tiny").awaited == 1
+        assert read_due(settings, archive_db) == 0
+        assert [each.reason for each in awaited.list_missing(archive_db)] == ["unreachable"]
+        assert books.count_books(archive_db, "tiny").awaited == 0
+
+
+@pytest.mark.parametrize("kind", ["Manifest", "Collection"])
+def test_a_manifest_that_comes_back_empty_takes_nothing_away(
+    archive_db: Connection, site: Site, settings: Settings, kind: str
+) -> None:
+    """A host that comes back by halves does not empty its works: a stream takes no such manifest for all there is."""
+    address = f"{site.url}/presentation/v3/b1"
+    ledger.register(archive_db, [Image("b1_1.jp2", "http://h/b1_1.jp2", work=address, source="stream")])
+    promised = AwaitedManifest(address, address, None, "2026-01-01T00:00:00+00:00", source="stream")
+    awaited.await_manifests(archive_db, [promised])
+    site.pages["/presentation/v3/b1"] = {"id": "SITE/presentation/v3/b1", "type": kind, "items": []}
+    assert read_due(settings, archive_db) == 0
+    assert [key for key, *_ in images(archive_db)] == ["b1_1.jp2"]
+    assert addresses(archive_db) == ["b1"]
+
+
+@pytest.mark.parametrize(
+    ("said", "left"), [("2026-01-02", []), ("2025-12-31", ["b1"])], ids=["later", "before"]
+)
+def test_what_a_stream_has_ended_is_not_waited_for(
+    archive_db: Connection, said: str, left: list[str]
+) -> None:
+    """A manifest that its stream says later to be gone, or that was read since, keeps nothing from being complete."""
+    address = "http://h/b1"
+    promised = AwaitedManifest(address, address, None, "2026-01-01T00:00:00+00:00")
+    take_in(archive_db, "stream", [promised], 4, Intake())
+    gone = Removal(work=address, as_of=f"{said}T00:00:00+00:00", own_only=True)
+    take_in(archive_db, "another", [gone], 4, Intake())
+    assert addresses(archive_db) == ["b1"]
+    take_in(archive_db, "stream", [gone], 4, Intake())
+    assert addresses(archive_db) == left
+
+
+@pytest.mark.parametrize("name", ["".join(map(str, range(900))), "a\0b"], ids=["too long", "not text"])
+def test_an_address_that_cannot_be_kept_ends_no_source(
+    archive_db: Connection, site: Site, settings: Settings, name: str
+) -> None:
+    """A member whose host fails and whose address no table takes is a refusal; what follows it is read."""
+    spec = sources(site, "collection")
+    site.pages[f"/{name}".replace("\0", "%00")] = BUSY
+    site.pages["/top"]["items"].insert(0, {"id": f"SITE/{name}", "type": "Manifest"})
+    intake = read(archive_db, spec, settings)
+    assert (intake.registered.new, intake.refused, intake.awaited) == (4, {"bad_address": 1}, 0)
+    assert "503" in intake.examples[0].detail

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -119,6 +120,36 @@ def test_a_build_of_somebody_else_is_waited_for(lacking: Connection, database_ur
         thread.join()
     assert told == NAMES[1:]
     assert states(lacking) == dict.fromkeys(NAMES, True)
+
+
+def test_whoever_holds_up_a_build_is_named(lacking: Connection, database_url: str) -> None:
+    """A forgotten session, which a build waits for without end, is said with what ends it; so is another migration."""
+    told: list[str] = []
+    with connect(database_url, application_name="forgotten") as forgotten, ThreadPoolExecutor() as pool:
+        pid = forgotten.info.backend_pid
+        forgotten.execute("begin")
+        ledger.register(forgotten, make_images(1, "uncommitted"), chunk_size=8)
+        first = pool.submit(migrate, database_url, on_wait=told.append)
+        while not told:
+            time.sleep(0.05)
+        second = pool.submit(migrate, database_url, on_wait=told.append)
+        while len(told) < 2:
+            time.sleep(0.05)
+        lacking.execute(told[0].partition("forgotten: ")[2].encode())
+        assert (first.result(), second.result()) == ([], [])
+        forgotten.close()
+    assert f"process {pid} (" in told[0]
+    assert ", forgotten, since " in told[0]
+    assert told[1].startswith("another process builds indexes")
+    assert states(lacking) == dict.fromkeys(NAMES, True)
+
+
+def test_programs_need_not_wait_for_indexes(lacking: Connection, database_url: str) -> None:
+    """Migrations alone leave them to somebody else, and do not wait for who builds them."""
+    lacking.execute("select pg_advisory_lock(%s)", [module.BUILD_LOCK])
+    told: list[str] = []
+    assert migrate(database_url, indexes=False, on_wait=told.append) == []
+    assert (unbuilt(database_url), told) == (NAMES, [])
 
 
 def altering(folder: Path) -> Path:

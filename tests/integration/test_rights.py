@@ -26,6 +26,7 @@ from lookalike.migrate import migrate, migrations_folder
 from lookalike.rights import settle_rights
 from lookalike.servers import Postgres
 from tests.factories import TINY, make_images, make_vectors
+from tests.servers import Lookalike
 
 IMAGES = 24
 _numbers = itertools.count()
@@ -304,6 +305,18 @@ def test_a_login_that_may_not_settle_rights_is_told_whom_to_ask(server_url: str,
             advice = settle_rights(connection)
         assert advice is not None
         assert f'grant lookalike_owner to "{conninfo_to_dict(url)["user"]}"' in advice
+
+
+def test_who_may_not_build_an_index_is_told_whom_to_ask(
+    app_url: str, connection: Connection, broker_url: str, tmp_path: Path
+) -> None:
+    """`migrate` fails where an index is missing that its login may not make, and says what to ask for first."""
+    connection.execute("drop index images_title_words")
+    done = Lookalike(tmp_path, app_url, broker_url).run("migrate", check=False)
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert f'grant lookalike_owner to "{conninfo_to_dict(app_url)["user"]}"' in said
+    assert "must be owner of table images" in said
 
 
 def test_compose_gives_each_program_its_login(server_url: str, database_url: str, tmp_path: Path) -> None:

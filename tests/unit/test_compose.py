@@ -57,7 +57,8 @@ def test_every_service_is_there(services: dict[str, dict]) -> None:
     """The parts of lookalike run the commands that people know from their own terminal; extras wait for a profile."""
     commands = {name: service["command"] for name, service in ours(services).items() if name != "s3-sample"}
     assert commands == {
-        "migrate": ["lookalike", "migrate"],
+        "migrate": ["lookalike", "migrate", "--no-indexes"],
+        "indexes": ["lookalike", "migrate"],
         "orchestrator": ["lookalike", "orchestrate"],
         "worker": ["lookalike", "worker"],
         "worker-gpu": ["lookalike", "worker"],
@@ -67,7 +68,7 @@ def test_every_service_is_there(services: dict[str, dict]) -> None:
     for name, service in services.items():
         profiles.setdefault((service.get("profiles") or [None])[0], set()).add(name)
     assert profiles == {
-        None: {"postgres", "valkey", "migrate", "orchestrator", "worker", "explorer"},
+        None: {"postgres", "valkey", "migrate", "indexes", "orchestrator", "worker", "explorer"},
         "gpu": {"worker-gpu"},
         "monitoring": {"prometheus", "grafana", "flower"},
         "s3": {"s3", "s3-folder", "s3-sample"},
@@ -98,6 +99,8 @@ def test_nothing_starts_before_what_it_needs(services: dict[str, dict]) -> None:
     assert ("migrate", "postgres", "service_healthy") in waits
     for program in ("orchestrator", "worker", "worker-gpu", "explorer"):
         assert (program, "migrate", "service_completed_successfully") in waits
+    # An hour on a large archive.
+    assert {needed for _, needed, _ in waits} & {"indexes"} == set()
     assert [name for name in healthy if "healthcheck" not in services[name]] == []
     assert [n for n, s in services.items() if s["restart"] != "no" and "healthcheck" not in s] == []
 
@@ -133,13 +136,14 @@ def test_each_program_has_only_the_secrets_that_it_needs(services: dict[str, dic
     programs = {"orchestrator", "worker", "worker-gpu", "explorer"}
     assert logins == {
         "migrate": "lookalike",
+        "indexes": "lookalike",
         "orchestrator": "orchestrator",
         "worker": "worker",
         "worker-gpu": "worker",
         "explorer": "explorer",
     }
     assert told == {
-        "postgres_password": {"postgres", "migrate"},
+        "postgres_password": {"postgres", "migrate", "indexes"},
         "programs_password": {"postgres", *programs},
         "broker_password": {"valkey", "flower", *programs},
         "grafana_password": {"grafana"},
@@ -196,7 +200,10 @@ def test_containers_can_neither_be_written_to_nor_gain_rights(services: dict[str
     assert services["s3-folder"]["network_mode"] == "none"
     once = {"migrate", "s3-folder", "s3-sample"}
     restarts = {name: service["restart"] for name, service in services.items()}
-    assert restarts == dict.fromkeys(services, "unless-stopped") | dict.fromkeys(once, "no")
+    expected = (
+        dict.fromkeys(services, "unless-stopped") | dict.fromkeys(once, "no") | {"indexes": "on-failure"}
+    )
+    assert restarts == expected
 
 
 def test_containers_say_whether_they_are_at_work(services: dict[str, dict]) -> None:

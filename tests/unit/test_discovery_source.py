@@ -162,13 +162,14 @@ def test_what_cannot_be_read_removes_nothing(site: Site) -> None:
     site.pages |= {
         "/torn": {"type": "Collection", "items": [{"id": "SITE/a"}, {"id": "SITE/none"}]},
         "/empty": {"type": "Manifest", "id": "SITE/empty", "items": []},
+        "/hollow": {"type": "Collection", "id": "SITE/hollow", "items": []},
         "/html": b"<html>",
         "/a": manifest("a", "a1"),
     }
     target = {"target": {"id": "SITE/none", "type": "Manifest"}}
     spec = serve_stream(
         site,
-        [activity("Update", name, at(1)) for name in ("none", "torn", "empty", "html")],
+        [activity("Update", name, at(1)) for name in ("none", "torn", "empty", "hollow", "html")],
         [activity("Move", "old", at(2), **target)],
     )
     assert said(notices(spec), site) == [
@@ -255,6 +256,8 @@ def test_malformed_activities_are_refused_once(site: Site) -> None:
             activity("Update", "b", future),
             activity("Move", "b", at(1)),
             activity("Delete", "../../etc/passwd", at(1), object="file:///etc/passwd"),
+            activity("Delete", "a\0b", at(1)),
+            activity("Delete", "a" * 3000, at(1)),
             activity("Update", "a", at(1)),
             activity("Like", "a", at(1)),
             {"type": "Announce", "endTime": at(1)},
@@ -264,7 +267,7 @@ def test_malformed_activities_are_refused_once(site: Site) -> None:
     assert said(found, site) == [
         *[("bad_record", "page-0")] * 4,
         ("unreadable_manifest", "(a malformed address)"),
-        *[("bad_record", "page-0")] * 7,
+        *[("bad_record", "page-0")] * 9,
         ("a1", "a", as_of(1)),
         ("-", "a", as_of(1), "a1"),
     ]
