@@ -127,6 +127,25 @@ def test_the_same_in_sql_and_by_the_api(client: TestClient, reader: Connection) 
     assert 'const key = "image/00001"' in snippet
 
 
+def test_what_a_page_can_be_asked_for_the_api_answers(client: TestClient) -> None:
+    """Also with the most images that can be chosen, and where the address names an encoder that is none."""
+    (choices,) = re.findall(r'<select name="k".*?</select>', client.get("/images/image/00001").text)
+    for many in re.findall(r"<option[^>]*>(\d+)", choices):
+        page = client.get(f"/images/image/00001?k={many}&encoder=nobody").text
+        by_api = unescape(re.findall(r'data-copy="(http[^"]*)"', page)[0])
+        assert client.get(by_api, headers={"Accept": "application/json"}).status_code == 200, by_api
+
+
+def test_two_images_are_compared_by_what_found_them(client: TestClient) -> None:
+    """Who has chosen an encoder sees its distance side by side as well."""
+    plain, chosen = (
+        unescape(client.get(f"/images/image/00001{words}").text) for words in ("", "?encoder=tiny")
+    )
+    assert 'href="/compare?first=image%2F00001&second=' in plain
+    assert not re.search(r'href="/compare[^"]*encoder=', plain)
+    assert re.search(r'class="number" href="/compare[^"]*&encoder=tiny"', chosen)
+
+
 def test_a_list_goes_on(client: TestClient) -> None:
     """More leads on, until all members of a cluster were shown once."""
     seen: list[str] = []
