@@ -120,7 +120,9 @@ def describe(error: Exception) -> Problem:
     """The problem that an error is, in words for whoever asked."""
     if isinstance(error, errors.ImageError):
         status = REASONS.get(error.reason, 422)
-        said = error.detail or str(error)
+        # Where a name of this network leads is nobody's business.
+        hidden = error.reason is Reason.FORBIDDEN_ADDRESS
+        said = error.reason.meaning if hidden else error.detail or str(error)
         return _problem(status, "unusable-picture", said, reason=str(error.reason))
     for known in type(error).__mro__:
         if known in KINDS:
