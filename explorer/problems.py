@@ -130,6 +130,8 @@ def describe(error: Exception) -> Problem:
             return _problem(kind.status, kind.name, kind.said or str(error))
     if isinstance(error, psycopg.errors.QueryCanceled):
         return _problem(503, "too-slow", "the search took too long: ask for less, or try again later")
+    if isinstance(error, psycopg.errors.TransactionRollback):
+        return _problem(503, "busy", "somebody else decides about the same at this moment: try again")
     if isinstance(error, psycopg.Error) and is_away(error):
         return _problem(503, "unavailable", "the database is away: try again later")
     if isinstance(error, psycopg.DataError):

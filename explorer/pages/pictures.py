@@ -53,7 +53,9 @@ async def read_form(request: Request) -> AsyncIterator[Asked]:
     """The form; what lies on disk of it goes with the answer."""
     async with picture_form(request) as form:
         file = form.get("file")
-        url, encoder = (word if isinstance(word := form.get(name), str) else "" for name in ("url", "encoder"))
+        url, encoder = (
+            word if isinstance(word := form.get(name), str) else "" for name in ("url", "encoder")
+        )
         if len(url) > LONGEST:
             raise ConfigurationError(f"an address has no more than {LONGEST:,} characters")
         yield Asked(file if isinstance(file, UploadFile) else None, url, encoder)
