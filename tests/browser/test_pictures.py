@@ -58,7 +58,7 @@ def test_a_picture_of_a_service_is_seen_closer_in_tiles(
 def test_a_service_of_many_small_tiles_is_not_flooded(
     visit: Open, factors: list[int], expected: range
 ) -> None:
-    """Of a level that has too many in sight a coarser one is asked for, or none; and none that is in sight goes again."""
+    """Of a level with too many in sight a coarser one is asked for, or none; and what is in sight stays."""
     asked: list[str] = []
     zoom = {"base": "https://iiif.example.org/x", "width": 40_000, "height": 30_000, "quality": "default"}
     zoom |= {"tile_width": 64, "tile_height": 64, "factors": factors, "both": True}
