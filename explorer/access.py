@@ -19,6 +19,7 @@ from lookalike.settings import Settings
 
 # Who decides at this machine and does not say a name.
 LOCAL = "local"
+FIGURES = "operators' figures"
 NAMES = ("localhost", "localhost.localdomain")
 
 
@@ -41,23 +42,23 @@ async def who_decides(request: Request) -> Who:
 
 async def who_operates(request: Request) -> Who:
     """Who asks for what is nobody's business but the operators'. Raises as `who_decides`: it is the same people."""
-    return _who(request, "operators' figures")
+    return _who(request, FIGURES, is_visit(request))
 
 
 def is_operator(request: Request) -> bool:
     """Whether whoever asks is one of those, for pages that show everybody a part."""
     try:
-        _who(request, "operators' figures")
+        _who(request, FIGURES, is_visit(request))
     except (RefusedError, UnauthorisedError):
         return False
     return True
 
 
-def _who(request: Request, what: str) -> Who:
+def _who(request: Request, what: str, is_harmless: bool = False) -> Who:
     settings: Settings = request.app.state.settings
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     # What a browser adds by itself, such as a password it knows, it adds to posts of other websites' pages, too.
-    if scheme.lower() != "bearer" and not is_same_origin(request):
+    if scheme.lower() != "bearer" and not is_harmless and not is_same_origin(request):
         raise RefusedError(f"{what} are not for the pages of other websites")
     if settings.explorer_tokens:
         owner = _known(settings, scheme.lower(), credentials.strip())
@@ -104,6 +105,12 @@ def is_same_origin(request: Request) -> bool:
         return site in ("same-origin", "none")
     origin = request.headers.get("origin")
     return origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+
+
+def is_visit(request: Request) -> bool:
+    """Whether somebody follows a link to a page, which the website where that stands does not see."""
+    said = (request.headers.get("sec-fetch-mode"), request.headers.get("sec-fetch-dest"))
+    return request.method == "GET" and said == ("navigate", "document")
 
 
 def is_local(request: Request) -> bool:

@@ -7,6 +7,7 @@ Files of forms are written to disk as they come and lie there until they are ans
 import time
 
 import anyio
+from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,6 +30,8 @@ BODY_SECONDS = 20.0
 BYTES_A_SECOND = 128 * 1024
 # Of a body that was refused so much is thrown away, which costs neither disk nor memory.
 THROWN_AWAY = 256 * 2**20
+# What the words of a form may be written in. Of all that Python knows some take minutes for a megabyte (punycode).
+CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
 
 
 class Bodies:
@@ -50,6 +53,9 @@ class Bodies:
         if not length.isdigit() or int(length) > most:
             await _refuse(_too_large(most))(scope, receive, send)
             return
+        if not _is_readable(scope):
+            await _refuse(_UNREADABLE)(scope, receive, send)
+            return
         if not is_upload:
             await self._app(scope, _limited(receive, most), send)
             return
@@ -68,8 +74,16 @@ class Bodies:
 
 def _is_upload(scope: Scope) -> bool:
     """Whether files may come: only those of forms are written to disk, all else is held in memory."""
-    kind: bytes = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-    return below(scope).endswith("/search") and kind.lower().startswith(b"multipart/form-data")
+    return below(scope).endswith("/search") and _kind(scope).lower().startswith(b"multipart/form-data")
+
+
+def _is_readable(scope: Scope) -> bool:
+    """Whether a form does not name a charset that browsers have no use for; whoever reads it would believe it."""
+    return parse_options_header(_kind(scope))[1].get(b"charset", CHARSETS[0]).lower() in CHARSETS
+
+
+def _kind(scope: Scope) -> bytes:
+    return next((value for name, value in scope["headers"] if name == b"content-type"), b"")
 
 
 def _limited(receive: Receive, most: int) -> Receive:
@@ -125,6 +139,14 @@ async def _throw_away(receive: Receive) -> None:
         left -= len(message.get("body", b""))
         if not message.get("more_body", False):
             return
+
+
+_UNREADABLE = Problem(
+    type="urn:lookalike:problem:invalid-request",
+    title="Unsupported Media Type",
+    status=415,
+    detail="what is sent here is written in UTF-8: leave the charset out",
+)
 
 
 def _too_large(most: int) -> Problem:

@@ -161,6 +161,25 @@ _LOCK = {"pair": _lock_pair, "unwanted": _lock_unwanted, "name": _lock_name, "re
 _RESTORE = {"pair": _restore_pair, "unwanted": _restore_unwanted, "name": _restore_name}
 
 
+def hold_images(connection: Connection, keys: Sequence[str]) -> None:
+    """Has the caller's transaction wait, before it decides about many images, for all who decide about any of them.
+
+    In one order, whatever that of the keys is: two of these would wait for each other. Raises UnknownImageError.
+    """
+    _hold(connection, [("unwanted", [key]) for key in keys])
+
+
+def hold_decisions(connection: Connection, numbers: Sequence[int]) -> None:
+    """As `hold_images`, before many decisions are taken back. Raises UnknownImageError."""
+    found = [row for number in numbers for row in rows(connection, QUERIES["subject"], {"id": number})]
+    _hold(connection, [(row["kind"], row["subject"]) for row in found])
+
+
+def _hold(connection: Connection, subjects: list[tuple[str, list[str]]]) -> None:
+    for kind, subject in sorted(subjects):
+        _LOCK[kind](connection, subject)
+
+
 def _lock(connection: Connection, kind: str, subject: str) -> None:
     connection.execute(QUERIES["lock_subject"], {"subject": f"{kind} {subject}"})
 

@@ -34,7 +34,7 @@ class Proxies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope.get("client") and self._believes(scope["client"][0]):
             said = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-            hops = [hop.strip() for hop in ",".join(said).split(",") if hop.strip()]
+            hops = [_without_port(hop.strip()) for hop in ",".join(said).split(",") if hop.strip()]
             strangers = [hop for hop in reversed(hops) if not self._believes(hop)]
             if hops:
                 scope["client"] = (strangers[0] if strangers else hops[0], 0)
@@ -51,6 +51,13 @@ class Proxies:
         if isinstance(address, IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped
         return any(address in network for network in self._believed)
+
+
+def _without_port(hop: str) -> str:
+    """The address of a hop. Some proxies add the port, which is another with each connection of one client."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
 
 
 class RateLimit:

@@ -120,7 +120,9 @@ def describe(error: Exception) -> Problem:
     """The problem that an error is, in words for whoever asked."""
     if isinstance(error, errors.ImageError):
         status = REASONS.get(error.reason, 422)
-        said = error.detail or str(error)
+        # Where a name of this network leads is nobody's business.
+        hidden = error.reason is Reason.FORBIDDEN_ADDRESS
+        said = error.reason.meaning if hidden else error.detail or str(error)
         return _problem(status, "unusable-picture", said, reason=str(error.reason))
     for known in type(error).__mro__:
         if known in KINDS:
@@ -128,6 +130,8 @@ def describe(error: Exception) -> Problem:
             return _problem(kind.status, kind.name, kind.said or str(error))
     if isinstance(error, psycopg.errors.QueryCanceled):
         return _problem(503, "too-slow", "the search took too long: ask for less, or try again later")
+    if isinstance(error, psycopg.errors.TransactionRollback):
+        return _problem(503, "busy", "somebody else decides about the same at this moment: try again")
     if isinstance(error, psycopg.Error) and is_away(error):
         return _problem(503, "unavailable", "the database is away: try again later")
     if isinstance(error, psycopg.DataError):

@@ -21,6 +21,7 @@ from explorer.records import Page, Picture, Record, as_picture
 from lookalike import analyses, awaited, books, index
 from lookalike.books import Books
 from lookalike.database import Connection
+from lookalike.errors import LookalikeError
 from lookalike.limits import list_workers
 from lookalike.reasons import Reason
 from orchestrator.progress import list_sources
@@ -168,8 +169,8 @@ class BookKeeper:
         if counting is not None:
             try:
                 return _counted(counting.result(PATIENCE if known is None else LEAST_SECONDS / 5))
-            except (TimeoutError, QueryCanceled):
-                log.debug("%s: the count takes longer, or too long", encoder)
+            except (TimeoutError, QueryCanceled, LookalikeError):
+                log.debug("%s: the count takes longer, too long, or cannot be had now", encoder)
         return None if known is None else _counted(known)
 
     def _count(self, encoder: str) -> _Count:
@@ -198,22 +199,28 @@ def _counted(count: _Count) -> Counted:
     return Counted(**asdict(count.books), complete=count.books.complete, counted_at=count.counted_at)
 
 
-def read_status(connection: Connection, keeper: BookKeeper, details: bool) -> Status:
+def read_status(archive: Archive, keeper: BookKeeper, details: bool) -> Status:
     """How far the archive is; with `details` also who works and what is read, which names machines, folders and
-    buckets. `keeper` counts with a connection of its own."""
-    manifests = awaited.count_awaited(connection)
-    names = books.encoder_names(connection)
-    active = next(iter(connection.execute("select active_encoder()").fetchone() or ()), None)
-    return Status(
-        encoders=[_describe(connection, keeper, name, name == active, details) for name in names],
-        sources=[SourceStatus(**source) for source in list_sources(connection)] if details else None,
-        manifests_awaited=manifests["awaited"],
-        manifests_failed=manifests["failed"],
-    )
+    buckets. `keeper` counts with a connection of its own, which nobody who waits for it keeps from it."""
+    with archive.reading() as connection:
+        names = books.encoder_names(connection)
+    counts = {name: keeper.count(name) for name in names}
+    with archive.reading() as connection:
+        manifests = awaited.count_awaited(connection)
+        active = next(iter(connection.execute("select active_encoder()").fetchone() or ()), None)
+        return Status(
+            encoders=[
+                _describe(connection, counts.get(name), name, name == active, details)
+                for name in books.encoder_names(connection)
+            ],
+            sources=[SourceStatus(**source) for source in list_sources(connection)] if details else None,
+            manifests_awaited=manifests["awaited"],
+            manifests_failed=manifests["failed"],
+        )
 
 
 def _describe(
-    connection: Connection, keeper: BookKeeper, name: str, active: bool, details: bool
+    connection: Connection, counted: Counted | None, name: str, active: bool, details: bool
 ) -> EncoderStatus:
     left = books.count_left(connection, name)
     speed = books.count_last_minute(connection, name) / 60
@@ -221,7 +228,7 @@ def _describe(
     return EncoderStatus(
         name=name,
         active=active,
-        counted=keeper.count(name),
+        counted=counted,
         left=left,
         images_per_second=round(speed, 2),
         seconds_left=round(left / speed) if speed and left else None,

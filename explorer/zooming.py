@@ -11,6 +11,9 @@ from pydantic import BaseModel
 # What static services cut, and what most servers take for their cache.
 _TILE = 512
 _DEEPEST = 10
+# A document of others is taken at its word within bounds: smaller tiles would be asked for by the thousand.
+_SMALLEST = 64
+_MOST_FACTORS = 32
 
 
 class Zoom(BaseModel):
@@ -73,4 +76,5 @@ def _tile(info: dict[str, Any], version: int) -> tuple[int, int, list[int]] | No
     if not isinstance(wide, int) or not isinstance(high, int) or not isinstance(factors, list):
         return None
     sound = sorted({each for each in factors if isinstance(each, int) and each > 0})
-    return (wide, high, sound) if wide > 0 and high > 0 and sound else None
+    is_sound = min(wide, high) >= _SMALLEST and 0 < len(sound) <= _MOST_FACTORS
+    return (wide, high, sound) if is_sound else None

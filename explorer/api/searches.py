@@ -13,6 +13,7 @@ from explorer import reading
 from explorer.answers import written
 from explorer.api.parameters import Count, EncoderName, MaxDistance, filters
 from explorer.archive import AnArchive
+from explorer.forms import picture_form
 from explorer.limits import client_of
 from explorer.pictures import ThePictures
 from explorer.reading import Filters
@@ -66,7 +67,7 @@ async def sent_picture(request: Request) -> AsyncIterator[Sent]:
     """The picture of a request, as a form or as JSON; what lies on disk of it goes with the answer."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        async with request.form(max_files=1, max_fields=10) as form:
+        async with picture_form(request) as form:
             sent = form.get("picture")
             if not isinstance(sent, UploadFile):
                 raise ConfigurationError("send the file of a picture as `picture`")

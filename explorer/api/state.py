@@ -22,8 +22,7 @@ root = APIRouter(include_in_schema=False)
 def show_status(request: Request, archive: AnArchive) -> Response:
     """What is done, failed and open for each encoder, and how fast it goes; to operators also workers and sources."""
     details = is_operator(request)
-    with archive.reading() as connection:
-        status = read_status(connection, request.app.state.books, details)
+    status = read_status(archive, request.app.state.books, details)
     return _unshared(answer(request, status, keep=False), details)
 
 

@@ -73,6 +73,7 @@ def decide_images(
     verdict, keys = (only.partition(" ")[0], [only.partition(" ")[2]]) if only else (state, key)
     decisions: list[Decision] = []
     with archive.deciding() as connection, connection.transaction():
+        deciding.hold_images(connection, keys[:MOST])
         for one in keys[:MOST]:
             decisions.append(
                 deciding.decide_unwanted(connection, one, _as_verdict(verdict), who.name, set or None)
@@ -121,6 +122,7 @@ def _undone(connection: Connection, words: str, who: Who, back: str) -> str:
     if not numbers:
         raise ConfigurationError("name the number of the decision that is to be taken back")
     with connection.transaction():
+        deciding.hold_decisions(connection, numbers)
         done = [deciding.undo(connection, number, who.name)[1] for number in reversed(numbers)]
     return back if any(done) else _with_numbers(back, ".".join(map(str, numbers)))
 

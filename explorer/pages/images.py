@@ -1,5 +1,6 @@
 """The page of an image: the picture, what the catalogue says, its neighbours, and what the network sees in it."""
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -11,11 +12,11 @@ from explorer.archive import AnArchive, Archive
 from explorer.pages import same
 from explorer.pages.classes import Classes, UnavailableError, from_labels
 from explorer.pages.plots import plot_classes, plot_features
-from explorer.pages.rendering import image_address, render
+from explorer.pages.rendering import compare_address, image_address, render
 from explorer.pages.standing import choices, last_word
 from explorer.pages.tiles import tile, tiles
 from explorer.pages.undoing import QUERIES, last_decision, say_undone
-from explorer.pages.wishes import Wish, read_wish
+from explorer.pages.wishes import MANY, Wish, read_wish
 from explorer.paths import Key
 from explorer.prefix import root_of
 from explorer.records import ImageRecord
@@ -54,7 +55,9 @@ def _show(request: Request, archive: Archive, key: str) -> HTMLResponse:
     root, wish = root_of(request), read_wish(request.query_params)
     with archive.reading() as connection:
         encoders = books.encoder_names(connection)
-        encoder = wish.encoder if wish.encoder in encoders else next(iter(encoders), None)
+        if wish.encoder not in encoders:
+            wish = replace(wish, encoder=None)
+        encoder = wish.encoder or next(iter(encoders), None)
         image = reading.find_image(connection, key, encoder)
         found, nothing = _neighbours(connection, key, encoder, wish)
         licences = reading.licences(connection)
@@ -70,17 +73,18 @@ def _show(request: Request, archive: Archive, key: str) -> HTMLResponse:
         original=_original(image),
         manifest=_manifest(image),
         service=image.iiif and f"{image.iiif.rstrip('/')}/info.json",
-        facts=_facts(image, root),
+        facts=_facts(image, root, wish.encoder),
         labels=image.labels[:3],
         palette=[(each.colour, each.share) for each in image.palette],
         said=last_word(image),
         decisions=choices(image, last),
         undone=undone,
         wish=wish,
+        many_of=MANY,
         licences=licences,
         encoders=encoders,
         encoder=encoder,
-        tiles=tiles(found, root, key),
+        tiles=tiles(found, root, (key, wish.encoder)),
         nothing=nothing,
         numbers=f"{root}/numbers/{quote(key)}?{asked}",
         zoom=f"{root}/zoom?{urlencode({'key': key})}",
@@ -112,7 +116,7 @@ def _manifest(image: ImageRecord) -> str | None:
     return public_address(image.source) if is_manifest and image.source else None
 
 
-def _facts(image: ImageRecord, root: str) -> list[tuple[str, str, str | None]]:
+def _facts(image: ImageRecord, root: str, encoder: str | None) -> list[tuple[str, str, str | None]]:
     """What the catalogue says, as (word, value, link)."""
     of_work = f"{root}/search?{urlencode({'work': image.work})}" if image.work else None
     facts: list[tuple[str, str | None, str | None]] = [
@@ -132,7 +136,7 @@ def _facts(image: ImageRecord, root: str) -> list[tuple[str, str, str | None]]:
             (
                 "Near-duplicates",
                 f"{len(image.copies)}, nearest at {image.copies[0].distance:.3f}",
-                f"{root}/compare?{urlencode({'first': image.key, 'second': image.copies[0].key})}",
+                compare_address(image.key, image.copies[0].key, root, encoder),
             )
         )
     return [(word, value, link) for word, value, link in facts if value]

@@ -1,14 +1,17 @@
 """Searching with a picture from outside: sent as a file, or named by its address. It is looked at and not kept."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
+from starlette.datastructures import UploadFile
 
 from explorer import reading
 from explorer.archive import AnArchive, Archive
+from explorer.forms import picture_form
 from explorer.limits import client_of
 from explorer.pages.rendering import render
 from explorer.pages.tiles import tiles
@@ -18,11 +21,13 @@ from explorer.problems import RETRY_SECONDS, BusyError, TooManyRequestsError, de
 from explorer.records import Neighbours
 from explorer.thumbnails import public_address
 from lookalike import books
-from lookalike.errors import EncoderError, ForbiddenAddressError, ImageError
+from lookalike.errors import ConfigurationError, EncoderError, ForbiddenAddressError, ImageError
 
 router = APIRouter()
 
 FOUND = 60
+# Characters of an address.
+LONGEST = 4000
 NEITHER = "Choose a picture, or give an address."
 IMPOSSIBLE = "Searching with a picture needs the network, which is not installed here: pip install 'lookalike[worker]'."
 
@@ -33,6 +38,27 @@ class Sent:
 
     words: str
     address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the form was filled in with; fields that are missing are empty."""
+
+    file: UploadFile | None
+    url: str
+    encoder: str
+
+
+async def read_form(request: Request) -> AsyncIterator[Asked]:
+    """The form; what lies on disk of it goes with the answer."""
+    async with picture_form(request) as form:
+        file = form.get("file")
+        url, encoder = (
+            word if isinstance(word := form.get(name), str) else "" for name in ("url", "encoder")
+        )
+        if len(url) > LONGEST:
+            raise ConfigurationError(f"an address has no more than {LONGEST:,} characters")
+        yield Asked(file if isinstance(file, UploadFile) else None, url, encoder)
 
 
 @router.get("/picture")
@@ -48,18 +74,17 @@ def look(
     request: Request,
     archive: AnArchive,
     pictures: ThePictures,
-    file: UploadFile | None = None,
-    url: Annotated[str, Form(max_length=4000)] = "",
-    encoder: Annotated[str, Form(max_length=200)] = "",
+    asked: Annotated[Asked, Depends(read_form)],
 ) -> HTMLResponse:
     """The images of the archive that look like a picture."""
+    file, url = asked.file, asked.url
     with archive.reading() as connection:
         encoders = books.encoder_names(connection)
     if not encoders:
         return _page(
             request, encoders, "Search with a picture", trouble="The archive is empty yet.", status=409
         )
-    chosen = encoder if encoder in encoders else encoders[0]
+    chosen = asked.encoder if asked.encoder in encoders else encoders[0]
     is_file = file is not None and bool(file.filename or file.size)
     if not is_file and not url:
         return _page(

@@ -8,7 +8,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
@@ -76,6 +76,12 @@ def image_address(key: str, root: str = "") -> str:
     if _is_by_query(key):
         return f"{root}/image?key={quote(key, safe='')}"
     return f"{root}/images/{quote(key)}"
+
+
+def compare_address(first: str, second: str, root: str, encoder: str | None) -> str:
+    """Where two images are side by side, by the vectors of this encoder, else of the active one."""
+    asked = {"first": first, "second": second} | ({"encoder": encoder} if encoder else {})
+    return f"{root}/compare?{urlencode(asked)}"
 
 
 def _is_by_query(key: str) -> bool:

@@ -59,8 +59,8 @@ def show_details(request: Request, archive: AnArchive) -> HTMLResponse:
 
 def _page(request: Request, archive: Archive, details: bool) -> HTMLResponse:
     reasons: list[dict[str, Any]] = []
+    status = read_status(archive, request.app.state.books, details)
     with archive.reading() as connection:
-        status = read_status(connection, request.app.state.books, details)
         for one in status.encoders if details else ():
             reasons += _reasons(connection, one, root_of(request))
     return render(request, "status.html", "/status", **_live(status), reasons=reasons, details=details)
@@ -69,8 +69,7 @@ def _page(request: Request, archive: Archive, details: bool) -> HTMLResponse:
 @router.get("/status/live")
 def show_live(request: Request, archive: AnArchive) -> HTMLResponse:
     """What changes by itself."""
-    with archive.reading() as connection:
-        status = read_status(connection, request.app.state.books, is_operator(request))
+    status = read_status(archive, request.app.state.books, is_operator(request))
     return render(request, "live.html", "/status", **_live(status))
 
 

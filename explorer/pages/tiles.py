@@ -5,15 +5,16 @@ A place has the shape of its picture before the picture comes, so that nothing j
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
-from explorer.pages.rendering import image_address
+from explorer.pages.rendering import compare_address, image_address
 from explorer.pages.shapes import shape, size
 from explorer.records import Picture
 from explorer.thumbnails import LARGE, SMALL, thumbnail, under
 
 # Pixels of a picture that is looked at through a loupe.
 SHARPER = 2400
+# The key of the image that a picture was found for, and by which encoder; None: the active one.
+Beside = tuple[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ class Tile:
     sharper: str | None = None
 
 
-def tile(picture: Picture, root: str, number: str | None = None, beside: str | None = None) -> Tile:
-    """A picture for a page; `beside` is the key of the image that it was found for."""
+def tile(picture: Picture, root: str, number: str | None = None, beside: Beside | None = None) -> Tile:
+    """A picture for a page."""
     ours = root + thumbnail(picture.key)
     small, large = (under(root, one) for one in (picture.thumbnail.small, picture.thumbnail.large))
     href = image_address(picture.key, root)
@@ -62,12 +63,12 @@ def tile(picture: Picture, root: str, number: str | None = None, beside: str | N
         *size(picture.aspect_ratio, LARGE),
         number,
         "/image?" in href,
-        beside and f"{root}/compare?{urlencode({'first': beside, 'second': picture.key})}",
+        beside and compare_address(beside[0], picture.key, root, beside[1]),
         picture.iiif and f"{picture.iiif.rstrip('/')}/full/!{SHARPER},{SHARPER}/0/default.jpg",
     )
 
 
-def tiles(pictures: Iterable[Picture], root: str, beside: str | None = None) -> list[Tile]:
+def tiles(pictures: Iterable[Picture], root: str, beside: Beside | None = None) -> list[Tile]:
     """Pictures for a wall; those that have a distance show it."""
     return [tile(one, root, _number(getattr(one, "distance", None)), beside) for one in pictures]
 

@@ -12,7 +12,8 @@ from starlette.datastructures import QueryParams
 
 from explorer.reading import Filters
 
-MANY = (30, 60, 120, 240)
+# No more than the API answers: what a page shows can be had from there as well.
+MANY = (30, 60, 120, 200)
 PLAIN = 60
 
 

@@ -20,6 +20,4 @@ select distance(%(first)s, %(second)s, %(encoder)s) as distance
 -- name: waiting_pairs
 -- How many pairs of near-duplicates nobody has decided about; no more than `most` are counted.
 select count(*) as waiting from (
-    select from duplicate_pairs p
-    where p.encoder = %(encoder)s and not exists (select from marked_pairs m where m.a = p.a and m.b = p.b)
-    limit %(most)s) counted
+    select from duplicate_pairs where encoder = %(encoder)s and not decided limit %(most)s) counted

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import psycopg
+import pytest
 from PIL import Image as Pictures
 from playwright.sync_api import Route, expect
 
@@ -47,6 +48,33 @@ def test_a_picture_of_a_service_is_seen_closer_in_tiles(
         finally:
             one.page.goto("about:blank")  # before its service goes
             clean.execute(change, [row[0], "file"])
+
+
+@pytest.mark.parametrize(
+    ("factors", "expected"),
+    [([1], range(1)), ([1, 2, 4, 8, 16, 32, 64], range(1, 161))],
+    ids=["none", "coarse"],
+)
+def test_a_service_of_many_small_tiles_is_not_flooded(
+    visit: Open, factors: list[int], expected: range
+) -> None:
+    """Of a level with too many in sight a coarser one is asked for, or none; and what is in sight stays."""
+    asked: list[str] = []
+    zoom = {"base": "https://iiif.example.org/x", "width": 40_000, "height": 30_000, "quality": "default"}
+    zoom |= {"tile_width": 64, "tile_height": 64, "factors": factors, "both": True}
+
+    def tile(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(content_type="image/svg+xml", body="<svg xmlns='http://www.w3.org/2000/svg'/>")
+
+    one = visit(bypass_csp=True)
+    one.page.route("**/zoom?*", lambda route: route.fulfill(json=zoom))
+    one.page.route("https://iiif.example.org/x/**", tile)
+    page = one.go(f"/images/{CAT}")
+    page.locator(".large a").click()
+    page.wait_for_timeout(600)
+    assert len(asked) in expected
+    assert page.locator(".sheet img").count() == 1 + len(asked)
 
 
 def test_no_picture_is_shown_broken(visit: Open) -> None:

@@ -345,6 +345,11 @@ def test_the_word_of_believed_proxies_counts(archive_url: str) -> None:
             ("192.0.2.7", 429),
             ("192.0.2.8", 200),
             ("192.0.2.99, 192.0.2.8, 10.1.1.1", 429),
+            # Some proxies add the port, which each connection has another of.
+            ("192.0.2.9:5001", 200),
+            ("192.0.2.9:5002, 10.1.1.1:80", 429),
+            ("[2001:db8::1]:5001", 200),
+            ("[2001:db8::1]:5002", 429),
         ]:
             got = client.get(f"{API}/works/work-1", headers={"X-Forwarded-For": sent})
             assert got.status_code == status, sent

@@ -12,6 +12,7 @@ import pytest
 from explorer import bodies
 from tests.explorer_archive import filled_database
 from tests.explorer_servers import listening
+from tests.integration.test_explorer_api import opened
 from tests.servers import wait_until
 
 FORM = "multipart/form-data; boundary=b"
@@ -95,6 +96,31 @@ def test_who_is_refused_reads_why(archive_url: str, monkeypatch: pytest.MonkeyPa
         # Who asks first is told at once, and sends nothing.
         with sending(port, "/api/v1/search", FORM) as one:
             assert answer(one)[0] == 503
+
+
+@pytest.mark.parametrize("path", ["/api/v1/search", "/picture/search"])
+def test_only_one_file_may_be_long(archive_url: str, path: str) -> None:
+    """Words of a form, and files that are small enough not to lie on disk, would be held in memory."""
+    with opened(archive_url) as client:
+        words = {"url": "https://example.org/" + "x" * 500_000}
+        file = {"picture": ("a.jpg", b"x")}
+        assert client.post(path, data=words, files=file).status_code == 400
+        many = [("picture", (f"{number}.jpg", bytes(500_000))) for number in range(2)]
+        assert client.post(path, files=many).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/api/v1/search", "/picture/search", "/decisions/image"])
+def test_no_charset_holds_up_the_process(archive_url: str, path: str) -> None:
+    """Python reads punycode in a time that grows with the square: who names it is refused before it is read."""
+    body = b'--b\r\nContent-Disposition: form-data; name="key"\r\n\r\n' + b"a" * 200_000 + b"\r\n--b--\r\n"
+    with opened(archive_url) as client:
+        for charset in ("punycode", '"PunyCode"', "idna", "utf-16"):
+            began = time.monotonic()
+            kind = {"Content-Type": f"{FORM}; charset={charset}"}
+            assert client.post(path, content=body, headers=kind).status_code == 415
+            assert time.monotonic() - began < 1
+        plain = {"Content-Type": f"{FORM}; charset=UTF-8"}
+        assert client.post(path, content=body, headers=plain).status_code != 415
 
 
 @pytest.mark.parametrize(

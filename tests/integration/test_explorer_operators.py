@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.request import urlopen
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
@@ -13,6 +15,7 @@ from lookalike.database import connect
 from lookalike.errors import LookalikeError, WeightsError
 from lookalike.settings import Settings
 from tests.explorer_archive import filled_database
+from tests.explorer_servers import listening
 from tests.integration.test_explorer_api import API, TOKENS, opened
 from tests.integration.test_readiness import beat
 from tests.servers import free_port
@@ -105,6 +108,31 @@ def test_a_browser_is_asked_and_led_back_to_what_it_may_see(archive_url: str) ->
         form = {"encoder": "tiny", "key": "image/00000"}
         said = client.post("/decisions/retry", data=form, auth=("bob", TOKENS["bob"]), follow_redirects=False)
         assert said.headers["location"] == "/status/details"
+
+
+def test_a_link_of_another_website_leads_an_operator_there(archive_url: str) -> None:
+    """As from a ticket or a dashboard: the page opens, or asks for the token; scripts and frames get nothing."""
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    with opened(archive_url, "museum.org", "192.0.2.7", explorer_tokens=TOKENS) as client:
+        ann = ("ann", TOKENS["ann"])
+        assert client.get("/status/details", headers=link).status_code == 401
+        assert BUCKET in client.get("/status/details", headers=link, auth=ann).text
+        for other in ({"Sec-Fetch-Mode": "no-cors"}, {"Sec-Fetch-Dest": "iframe"}):
+            assert client.get("/status/details", headers={**link, **other}, auth=ann).status_code == 403
+        form = {"encoder": "tiny", "key": "image/00000"}
+        assert client.post("/decisions/retry", data=form, headers=link, auth=ann).status_code == 403
+
+
+def test_who_waits_for_a_count_keeps_no_connection_from_it(archive_url: str) -> None:
+    """However many look at the status of an archive that is not counted yet, all are answered."""
+    with (
+        listening(archive_url, explorer_connections=2) as port,
+        ThreadPoolExecutor(12) as pool,
+    ):
+        address = f"http://127.0.0.1:{port}{API}/status"
+        answers = list(pool.map(lambda _: httpx.get(address, timeout=20), range(12)))
+    assert [one.status_code for one in answers] == [200] * 12
+    assert any(one.json()["encoders"][0]["counted"] for one in answers)
 
 
 def test_errors_name_no_files_of_ours(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from html import unescape
 
@@ -127,6 +128,25 @@ def test_the_same_in_sql_and_by_the_api(client: TestClient, reader: Connection) 
     assert 'const key = "image/00001"' in snippet
 
 
+def test_what_a_page_can_be_asked_for_the_api_answers(client: TestClient) -> None:
+    """Also with the most images that can be chosen, and where the address names an encoder that is none."""
+    (choices,) = re.findall(r'<select name="k".*?</select>', client.get("/images/image/00001").text)
+    for many in re.findall(r"<option[^>]*>(\d+)", choices):
+        page = client.get(f"/images/image/00001?k={many}&encoder=nobody").text
+        by_api = unescape(re.findall(r'data-copy="(http[^"]*)"', page)[0])
+        assert client.get(by_api, headers={"Accept": "application/json"}).status_code == 200, by_api
+
+
+def test_two_images_are_compared_by_what_found_them(client: TestClient) -> None:
+    """Who has chosen an encoder sees its distance side by side as well."""
+    plain, chosen = (
+        unescape(client.get(f"/images/image/00001{words}").text) for words in ("", "?encoder=tiny")
+    )
+    assert 'href="/compare?first=image%2F00001&second=' in plain
+    assert not re.search(r'href="/compare[^"]*encoder=', plain)
+    assert re.search(r'class="number" href="/compare[^"]*&encoder=tiny"', chosen)
+
+
 def test_a_list_goes_on(client: TestClient) -> None:
     """More leads on, until all members of a cluster were shown once."""
     seen: list[str] = []
@@ -235,6 +255,25 @@ def test_images_of_a_set_are_decided_together_and_taken_back_together(
     assert reader.execute(count).fetchone() == (1,)
     alone = client.post("/decisions/images", data={"set": "charts", "only": "fine image/00020"})
     assert "image/00020: fine." in client.get(alone.headers["location"]).text
+
+
+def test_two_who_decide_about_the_same_in_different_orders_wait_for_each_other(client: TestClient) -> None:
+    """Both decisions hold, one after the other, and so do two who take them back: nobody is thrown out."""
+    keys = [f"image/{number:05}" for number in range(20, 50)]
+
+    def decide(order: list[str]) -> list[str]:
+        chosen = {"set": "charts", "state": "fine", "key": order}
+        said = client.post("/decisions/images", data=chosen)
+        assert said.status_code == 303
+        return said.headers["location"].partition("decision=")[2].split(".")
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            numbers = list(pool.map(decide, (keys, keys[::-1])))
+        latest = max(numbers, key=lambda one: max(map(int, one)))
+        back = [{"decision": ".".join(order)} for order in (latest, latest[::-1])]
+        said = list(pool.map(lambda form: client.post("/decisions/undo", data=form).status_code, back))
+    assert said == [303, 303]
 
 
 def test_a_failure_is_tried_again(client: TestClient, reader: Connection) -> None:

@@ -127,6 +127,10 @@ def test_addresses_lead_to_the_public_web_alone(client: TestClient, archive_url:
     with http_server({"/a.jpg": jpeg(photographs()[5])}) as web:
         refused = client.post(f"{API}/search", json={"url": f"{web}/a.jpg"})
         assert (refused.status_code, refused.json()["reason"]) == (403, "forbidden_address")
+        # Nor learns anybody where a name of this network leads.
+        named = client.post(f"{API}/search", json={"url": web.replace("127.0.0.1", "localhost")})
+        assert named.status_code == 403
+        assert "127.0.0.1" not in named.text
         with opened(archive_url, allow_networks="private") as allowed:
             found = allowed.post(f"{API}/search", json={"url": f"{web}/a.jpg"}).json()
             assert found["neighbours"][0]["key"] == "photo/05"

@@ -53,7 +53,16 @@ def test_a_server_that_names_none_is_asked_for_usual_ones() -> None:
 
 @pytest.mark.parametrize(
     "tiles",
-    [None, "x", [], [7], [{"width": 0, "scaleFactors": [1]}], [{"width": 256, "scaleFactors": [0, "1"]}]],
+    [
+        None,
+        "x",
+        [],
+        [7],
+        [{"width": 0, "scaleFactors": [1]}],
+        [{"width": 256, "scaleFactors": [0, "1"]}],
+        [{"width": 1, "scaleFactors": [1, 2]}],
+        [{"width": 256, "scaleFactors": list(range(1, 100_000))}],
+    ],
 )
 def test_nonsense_is_none(tiles: object) -> None:
     """Tiles that are none count as not named."""

@@ -4,7 +4,8 @@
 import { watchKeys, watchPointers } from "./moving.js";
 import { say } from "./swap.js";
 
-const KEPT = 120; // tiles in the page
+const MOST = 160; // tiles in sight at once
+const KEPT = 200; // tiles in the page
 const DEEPEST = 4; // pixels of the screen for one of the picture
 const SETTLED = 120; // milliseconds without a move, after which tiles are asked for
 
@@ -75,11 +76,23 @@ class View {
     if (this.source) this.waiting = setTimeout(() => this.ask(), SETTLED);
   }
 
-  // The tiles in sight of the level that has a pixel for each of the screen.
-  ask() {
-    const { width, height, tile_width, tile_height, factors } = this.source;
+  // How many pixels of the picture one of a tile stands for: as one of the screen does, or more where those tiles would be
+  // too many. None at all while even the coarsest are: the file at hand does until somebody comes nearer.
+  level() {
+    const { width, tile_width, tile_height, factors } = this.source;
     const seen = (width / this.scale) / Math.min(2, window.devicePixelRatio || 1);
-    const factor = Math.max(factors[0], ...factors.filter((each) => each <= seen));
+    const finest = Math.max(factors[0], ...factors.filter((each) => each <= seen));
+    const across = Math.min(1, this.width / this.scale) * width;
+    const down = Math.min(this.high, this.height / this.scale) * width;
+    const count = (each) => Math.ceil(across / tile_width / each) * Math.ceil(down / tile_height / each);
+    return factors.find((each) => each >= finest && count(each) <= MOST);
+  }
+
+  // The tiles in sight.
+  ask() {
+    const { width, height, tile_width, tile_height } = this.source;
+    const factor = this.level();
+    if (!factor) return;
     const [across, down] = [tile_width * factor, tile_height * factor];
     const half = { x: this.width / 2 / this.scale, y: this.height / 2 / this.scale };
     const from = (middle, by, step) => Math.max(0, Math.floor(((middle - by) * width) / step));
