@@ -69,8 +69,11 @@ def _check_schema(settings: Settings, endpoints: Endpoints) -> None:
 
 
 def ensure_encoder(session: Session, connection: Connection) -> None:
-    """Adds the encoder of the settings to the archive if it is not there. Raises UnknownEncoderError."""
-    archive.add_encoder(connection, find_encoder(session.settings.encoder), session.settings.chunk_size)
+    """Adds the encoder of the settings to the archive if it is not there.
+
+    Raises UnknownEncoderError; ConfigurationError for one that was taken out.
+    """
+    archive.ensure_encoder(connection, find_encoder(session.settings.encoder), session.settings.chunk_size)
 
 
 def log_to_terminal(level: int = logging.INFO) -> None:

@@ -10,7 +10,7 @@ from psycopg.rows import scalar_row
 
 from lookalike.calibration import Calibration, make_calibration
 from lookalike.encoders import EncoderSpec
-from lookalike.errors import ServiceError, UnknownEncoderError
+from lookalike.errors import ConfigurationError, ServiceError, UnknownEncoderError
 from lookalike.queries import load_queries
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -20,6 +20,7 @@ QUERIES = load_queries("archive")
 def add_encoder(connection: Connection, spec: EncoderSpec, chunk_size: int) -> bool:
     """Adds an encoder with its table, its calibration and chunks for all images. False when it was there already.
 
+    One that was taken out before is taken in again; programs that start ask `ensure_encoder`.
     The first encoder of an archive becomes the active one.
     """
     if is_added(connection, spec.name):
@@ -45,7 +46,22 @@ def add_encoder(connection: Connection, spec: EncoderSpec, chunk_size: int) -> b
         )
         _store_calibration(connection, spec.name, calibration)
         connection.execute(QUERIES["cover_all_images"], {"encoder": spec.name, "size": chunk_size})
+        connection.execute(QUERIES["forget_removal"], {"name": spec.name})
     return True
+
+
+def ensure_encoder(connection: Connection, spec: EncoderSpec, chunk_size: int) -> bool:
+    """Like `add_encoder`, for programs that start: raises ConfigurationError for an encoder that was taken out.
+
+    A worker that somebody forgot, or a group that scales up, would have the whole archive embedded once more.
+    """
+    row = connection.execute(QUERIES["removal"], {"name": spec.name}).fetchone()
+    if row:
+        raise ConfigurationError(
+            f"{spec.name} was taken out of this archive on {row[0]:%Y-%m-%d}: set LOOKALIKE_ENCODER to one that it has,"
+            f" or take it in again by `lookalike encoders add {spec.name}`"
+        )
+    return add_encoder(connection, spec, chunk_size)
 
 
 def is_added(connection: Connection, encoder: str) -> bool:

@@ -260,6 +260,7 @@ def _end(connection: Connection, encoder: str, vectors: str) -> None:
         connection.execute(_format("drop_table", table=vectors))
         connection.execute(_format("drop_function", function=f"{vectors}_nearest"))
         connection.execute(QUERIES["delete_encoder"], {"encoder": encoder})
+        connection.execute(QUERIES["remember"], {"encoder": encoder})
 
 
 def _patiently(action: Callable[[], Result]) -> Result:

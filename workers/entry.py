@@ -48,7 +48,7 @@ def _compare(
     if files := missing(connection):
         raise ContractError(f"the database lacks {len(files)} migrations: run `lookalike migrate` first")
     check_contract(connection)
-    archive.add_encoder(connection, spec, settings.chunk_size)
+    archive.ensure_encoder(connection, spec, settings.chunk_size)
     recorded = archive.recorded_fingerprint(connection, spec.name, encoder.fingerprint.to_json())
     check_fingerprint(encoder, Fingerprint.from_json(recorded))
     return archive.load_calibration(connection, spec.name)

@@ -10,6 +10,14 @@ group by piece order by piece
 -- Adds the encoder with its table of vectors.
 select add_encoder(%(name)s, %(dimension)s, %(distance)s)
 
+-- name: removal
+-- When an encoder was taken out; no row for one that was not.
+select removed_at from removed_encoders where name = %(name)s
+
+-- name: forget_removal
+-- An encoder that is added on purpose is no removed one.
+delete from removed_encoders where name = %(name)s
+
 -- name: copy_calibration
 -- Stores the calibration of an encoder.
 copy calibrations (encoder, bit, direction, threshold) from stdin (format binary)

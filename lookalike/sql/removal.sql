@@ -95,6 +95,10 @@ drop function if exists {function}
 -- The end, with its calibration.
 delete from encoders where name = %(encoder)s
 
+-- name: remember
+-- Programs that still start with it are told, instead of adding it again.
+insert into removed_encoders (name) values (%(encoder)s) on conflict (name) do update set removed_at = now()
+
 -- name: leaving
 -- The encoders that are being taken out, since when, and what of their vectors is still there.
 select e.name as encoder, e.leaving_at as since, coalesce((

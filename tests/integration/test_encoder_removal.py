@@ -169,6 +169,18 @@ def test_what_is_refused(archived: Connection) -> None:
     assert books.encoder_names(archived) == ["tiny", FORMER.name]
 
 
+def test_a_forgotten_program_does_not_bring_it_back(archived: Connection) -> None:
+    """One that starts with it is told that it was taken out; it comes back when somebody adds it on purpose."""
+    removal.remove(archived, FORMER.name, stop_work=True)
+    with pytest.raises(
+        ConfigurationError, match=r"was taken out of this archive on .* encoders add a-former"
+    ):
+        archive.ensure_encoder(archived, FORMER, 8)
+    assert not archive.is_added(archived, FORMER.name)
+    assert archive.add_encoder(archived, FORMER, 8)
+    assert not archive.ensure_encoder(archived, FORMER, 8)
+
+
 def test_while_it_leaves_nothing_uses_it(archived: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted, it is out of searches, registration and lists, and neither added nor activated; then it goes on."""
     (claim, *_) = ledger.lease(archived, FORMER.name, "analysis", 100, 60)
