@@ -28,6 +28,7 @@ from lookalike.rights import settle_rights
 
 POSTGRES = 18
 PGVECTOR = (0, 8, 5)  # earlier ones have a security hole, and an HNSW index that vacuum corrupts
+DBMATE = "lookalike dbmate"
 # With its schema: the first migration makes a schema that may come first in the user's search_path.
 TABLE: LiteralString = "public.schema_migrations"
 # A migration that does not get its locks for so long is not tried again.
@@ -66,6 +67,7 @@ def migrate(
             _check_server(connection)
             others = partial(on_wait, "another process migrates this database: waiting for it")
             with _lock(connection, LOCK, others):
+                _await_orphan(connection, others)
                 before = missing(connection, folder)
                 if before:
                     _apply(connection, folder)
@@ -182,6 +184,19 @@ def _lock(connection: Connection, lock: int, on_wait: Callable[[], None]) -> Ite
         connection.execute("select pg_advisory_unlock(%s)", [lock])
 
 
+def _await_orphan(connection: Connection, on_wait: Callable[[], None]) -> None:
+    """Waits for a dbmate whose `lookalike migrate` was killed: it goes on with its file, which no lock says."""
+    asked: LiteralString = (
+        "select from pg_stat_activity where datname = current_database() and application_name = %s"
+    )
+    waits = False
+    while connection.execute(asked, [DBMATE]).fetchone() is not None:
+        if not waits:
+            on_wait()
+        waits = True
+        time.sleep(0.1)
+
+
 def _apply(connection: Connection, folder: Path) -> None:
     """Applies the files; one that does not get its locks is tried again, with pauses in which others get theirs."""
     for attempt in Retrying(
@@ -244,5 +259,6 @@ def _dbmate_url(connection: Connection) -> str:
         place = ""
     else:
         place = f"[{host}]:{info.port}" if ":" in host else f"{host}:{info.port}"
+    query["application_name"] = DBMATE
     user = f"{quote(info.user, safe='')}:{quote(info.password, safe='')}"
     return f"postgres://{user}@{place}/{quote(info.dbname, safe='')}?{urlencode(query)}"

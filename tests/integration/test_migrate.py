@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from lookalike import migrate as module
 from lookalike.errors import ServiceError
 from lookalike.migrate import migrate, migrations_folder, pending
+from tests.servers import wait_until
 
 CHECKOUT = Path(__file__).parents[2]
 FILES = {
@@ -51,6 +52,23 @@ def test_several_processes_at_once(bare_database_url: str, folder: Path) -> None
     with ThreadPoolExecutor(5) as pool:
         applied = list(pool.map(lambda _: migrate(bare_database_url, folder), range(5)))
     assert sorted(applied, key=len) == [[], [], [], [], list(FILES)]
+
+
+def test_one_that_was_killed_is_waited_for(bare_database_url: str, folder: Path) -> None:
+    """What it had begun goes on without it: the next call waits, says so, and applies no file twice."""
+    (folder / "0003_slow.sql").write_text(
+        "-- migrate:up\nselect pg_sleep(3); create table lookalike.slow ();\n-- migrate:down\n"
+    )
+    words = "import sys, pathlib, lookalike.migrate as m; m.migrate(sys.argv[1], pathlib.Path(sys.argv[2]))"
+    killed = subprocess.Popen([sys.executable, "-c", words, bare_database_url, str(folder)], cwd=CHECKOUT)
+    with psycopg.connect(bare_database_url, autocommit=True) as connection:
+        asked = "select from pg_stat_activity where application_name = %s and query like '%%pg_sleep(3)%%'"
+        wait_until(lambda: connection.execute(asked, [module.DBMATE]).fetchone() is not None, 30)
+    killed.kill()
+    killed.wait()
+    told: list[str] = []
+    assert migrate(bare_database_url, folder, on_wait=told.append) == []
+    assert (pending(bare_database_url, folder), len(told)) == ([], 1)
 
 
 def test_files_of_this_version(bare_database_url: str) -> None:
@@ -124,7 +142,7 @@ def test_address_for_the_go_driver(host: str, expected: str) -> None:
         info, pgconn = Info(), type("Handle", (), {"ssl_in_use": False})
 
     Info.host = host
-    assert module._dbmate_url(Opened()) == expected
+    assert module._dbmate_url(Opened()) == f"{expected}&application_name=lookalike+dbmate"
 
 
 def test_old_pgvector_is_refused(
