@@ -99,7 +99,7 @@ def test_nothing_starts_before_what_it_needs(services: dict[str, dict]) -> None:
     assert ("migrate", "postgres", "service_healthy") in waits
     for program in ("orchestrator", "worker", "worker-gpu", "explorer"):
         assert (program, "migrate", "service_completed_successfully") in waits
-    # An hour on a large archive: only what is never started waits for it, without which `up --wait` would call it failed.
+    # An hour on a large archive: only what is never started waits for it, and without that `up --wait` would fail.
     assert [wait for wait in waits if wait[1] == "indexes"] == [
         ("settled", "indexes", "service_completed_successfully")
     ]
