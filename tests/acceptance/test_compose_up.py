@@ -23,6 +23,7 @@ CHECKOUT = Path(__file__).parents[2]
 SAMPLE = CHECKOUT / "infra/docker/sample"
 PROGRAMS = {"orchestrator", "worker", "explorer"}
 SERVICES = PROGRAMS | {"postgres", "valkey"}
+ONCE = {"migrate", "indexes"}
 
 pytestmark = [
     pytest.mark.slow,
@@ -109,8 +110,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     subprocess.run(["sh", "infra/docker/secrets.sh"], cwd=folder, check=True, capture_output=True)
     stack = Stack(folder)
     try:
-        stack.compose("up", "--build", "--detach")
-        stack.wait_until_healthy()
+        # It waits for what must be at work, and for what must have ended.
+        stack.compose("up", "--build", "--detach", "--wait", "--wait-timeout", "300")
         yield stack
     finally:
         stack.compose("down", "--volumes", "--remove-orphans")
@@ -124,8 +125,10 @@ def neighbour(stack: Stack) -> str:
 
 def test_pictures_of_a_mounted_folder_are_found(stack: Stack) -> None:
     """A folder is added and embedded, command and explorer find what looks alike, and the books balance."""
-    migrate = stack.containers()["migrate"]["State"]
-    assert (migrate["Status"], migrate["ExitCode"]) == ("exited", 0)
+    assert stack.is_healthy()
+    for name in ONCE:
+        state = stack.containers()[name]["State"]
+        assert (name, state["Status"], state["ExitCode"]) == (name, "exited", 0)
     stack.compose("run", "--rm", "-T", "orchestrator", "lookalike", "add", "/pictures")
     pictures = len(list(SAMPLE.glob("*.jpg")))
     wait_until(lambda: embedded(stack) == pictures, 120, lambda: stack.compose("logs", "--tail=20", "worker"))
@@ -160,7 +163,7 @@ def test_it_stops_in_order_and_keeps_its_data(stack: Stack) -> None:
     """Told to stop, everything ends with 0; brought up from nothing but its volumes, it finds what it found."""
     stack.compose("stop")
     assert {name: one["State"]["ExitCode"] for name, one in stack.containers().items()} == dict.fromkeys(
-        SERVICES | {"migrate"}, 0
+        SERVICES | ONCE, 0
     )
     stack.compose("down")
     stack.compose("up", "--detach")
