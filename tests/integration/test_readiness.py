@@ -1,6 +1,11 @@
 """Readiness: what is heard of the workers and orchestrators of a host."""
 
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 import redis
+from celery import signals
 from celery.contrib.testing.worker import start_worker
 
 from lookalike import archive, ledger
@@ -55,12 +60,25 @@ def test_an_orchestrator_is_ready_while_it_asks(connection: Connection, database
     assert not is_orchestrator_ready(connection, host)
 
 
+@pytest.fixture
+def logging_is_left_alone() -> Iterator[None]:
+    """Celery sets up the log of its process unless somebody says that they do: here it is that of all tests."""
+
+    def as_it_is(**_: Any) -> None:
+        pass
+
+    signals.setup_logging.connect(as_it_is)
+    yield
+    signals.setup_logging.disconnect(as_it_is)
+
+
+@pytest.mark.usefixtures("logging_is_left_alone")
 def test_a_consumer_tells_that_it_lost_the_broker_and_has_it_again(broker_url: str) -> None:
     """By Celery's own steps, which run again with each new connection."""
     told: list[bool] = []
     app = make_app(broker_url, "tiny")
     watch_consumer(app, told.append)
-    with start_worker(app, pool="threads", perform_ping_check=False, loglevel="ERROR"):
+    with start_worker(app, pool="threads", perform_ping_check=False):
         wait_until(lambda: told == [True], 10)
         with redis.Redis.from_url(broker_url) as broker:
             broker.client_kill_filter(_type="normal", skipme=True)
