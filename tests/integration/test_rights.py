@@ -281,6 +281,7 @@ def test_an_analyst_cannot_overstep(app: Connection, analyst_url: str) -> None:
         )
 
 
+@pytest.mark.usefixtures("template_database")  # whose migrations have made the roles, which take a superuser
 def test_an_owner_that_is_no_superuser_migrates(server_url: str, bare_database_url: str) -> None:
     """A login in lookalike_owner, owner of the database, builds the schema and migrates it again; it is handed over."""
     with psycopg.connect(bare_database_url, autocommit=True) as admin:
