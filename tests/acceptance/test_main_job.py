@@ -169,6 +169,7 @@ def test_a_flushed_broker_loses_nothing(
     assert_all_done(connection, archive_files)
 
 
+@pytest.mark.slow
 def test_a_restarted_broker_loses_nothing(
     connection: Connection,
     database_url: str,
@@ -233,6 +234,7 @@ def test_each_bad_image_fails_with_its_own_reason(
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes(
     lookalike: Callable[..., Lookalike],
     connection: Connection,
@@ -257,6 +259,7 @@ def test_a_stopped_run_resumes(
     assert_all_done(connection, archive_files)
 
 
+@pytest.mark.slow
 def test_sigterm_stops_a_worker_in_order(
     lookalike: Callable[..., Lookalike],
     connection: Connection,
@@ -349,6 +352,7 @@ def test_an_image_that_kills_its_worker_is_found_and_harms_no_other(
     assert (failure.image, failure.reason, failure.attempts) == (names[1][1:], "crashed_worker", 3)
 
 
+@pytest.mark.slow
 def test_an_event_overtakes_a_backfill(
     lookalike: Callable[..., Lookalike],
     connection: Connection,

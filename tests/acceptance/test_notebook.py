@@ -88,6 +88,7 @@ def check_readme_sql(connection: Connection) -> None:
             assert cursor.fetchall(), statement
 
 
+@pytest.mark.slow
 def test_the_notebook_and_the_sql_of_readme_find_what_is_there(
     lookalike: Callable[..., Lookalike],
     notebook: nbformat.NotebookNode,

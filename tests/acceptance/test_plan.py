@@ -35,6 +35,7 @@ def table(files: dict[str, bytes]) -> Iterator[str]:
         yield f"{address}/images.csv"
 
 
+@pytest.mark.slow
 def test_a_table_over_http_is_planned_and_nothing_is_registered(
     lookalike: Callable[..., Lookalike], connection: Connection, table: str
 ) -> None:

@@ -120,6 +120,7 @@ def test_axe_finds_nothing(visit: Open, name: str) -> None:
         one.complaints.clear()  # the browser notes every 404
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_in_what_comes_by_a_click(visit: Open, archive: Explorer) -> None:
     """A cluster, a picture seen closer, what a picture found, one that was refused, a set that was not learned."""
     one = visit()

@@ -268,6 +268,7 @@ def test_a_reader_that_is_killed_is_followed_by_another(
     assert len(images(archive_db)) == 2
 
 
+@pytest.mark.slow
 def test_commands_say_what_is_awaited(
     archive_db: Connection, site: Site, settings: Settings, database_url: str, broker_url: str, tmp_path: Path
 ) -> None:

@@ -463,6 +463,7 @@ def run_command(database_url: str, home: Path, *words: str) -> "subprocess.Compl
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_makes_lists_shows_and_names(
     blobs: Connection, database_url: str, broker_url: str, settings_home: Path
 ) -> None:
@@ -487,6 +488,7 @@ def test_the_command_makes_lists_shows_and_names(
     assert [member["image"] for member in shown["members"][:5]] == first["exemplars"]
 
 
+@pytest.mark.slow
 def test_the_command_looks_at_a_sample(
     blobs: Connection, database_url: str, broker_url: str, settings_home: Path
 ) -> None:

@@ -72,6 +72,7 @@ def test_a_database_that_lacks_migrations_is_refused(
         start_embedder(embedded_settings(tmp_path), Endpoints(database_url, "redis://unused"))
 
 
+@pytest.mark.slow
 def test_running_programs_leave_when_the_contract_is_raised(
     connection: Connection, lookalike: Lookalike, tmp_path: Path
 ) -> None:

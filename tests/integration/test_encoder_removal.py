@@ -284,6 +284,7 @@ def test_nobody_waits_for_it(archived: Connection) -> None:
     assert books.count_books(archived, "tiny").balanced
 
 
+@pytest.mark.slow
 def test_the_command(archived: Connection, database_url: str, broker_url: str, tmp_path: Path) -> None:
     """It says what goes, asks, and does nothing on a no; `status` shows it as leaving; with --yes it goes."""
     system = Lookalike(tmp_path, database_url, broker_url, LOOKALIKE_ENCODER="efficientnet-lite0")

@@ -306,6 +306,7 @@ def test_fewer_columns(tmp_path: Path) -> None:
     assert images(read(path)) == [Image("src/a.jpg", "s3://src/a.jpg", as_of="2026-02-02T00:00:00+00:00")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_memory_is_bounded(tmp_path: Path, file_format: str) -> None:
     """Many rows in one file take no more than some megabytes beyond what the modules take."""
