@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -14,6 +15,7 @@ from tests.browser.conftest import Visit
 from tests.servers import ROOT, http_server
 
 Open = Callable[..., Visit]
+Elsewhere = tuple[str, str, dict[str, bytes]]
 CAT = "demo/chelsea/original.jpg"
 
 
@@ -23,6 +25,22 @@ def rights(clean: psycopg.Connection) -> Iterator[None]:
     clean.execute("update lookalike.images set licence = 'cc-by', credit = 'Of ' || work")
     yield
     clean.execute("update lookalike.images set licence = null, credit = null")
+
+
+@pytest.fixture
+def elsewhere(archive: Explorer, tmp_path: Path) -> Iterator[Elsewhere]:
+    """Another website, an explorer that allows it, and the website's files, to be added to."""
+    files = {"/favicon.ico": b""}
+    with http_server(files) as website:
+        settings = Settings(
+            _env_file=None,
+            home=tmp_path,
+            explorer_rate=0,
+            explorer_origins=website,
+            explorer_image_sources="https: http:",
+        )
+        with explorer_over(settings, archive.database_url) as explorer:
+            yield website, explorer, files
 
 
 def written() -> str:
@@ -38,56 +56,34 @@ def test_the_snippet_of_the_documentation_is_that_of_the_pages() -> None:
     assert "</script><b>" not in as_snippet("https://explorer.example", 'a"</script><b>')
 
 
-def test_a_page_elsewhere_shows_what_is_similar(
-    visit: Open, archive: Explorer, rights: None, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_page_elsewhere_shows_what_is_similar(visit: Open, elsewhere: Elsewhere, rights: None) -> None:
     """Eight pictures of other works come from another origin, each with title, credit and licence, and lead to us."""
-    home, files = tmp_path_factory.mktemp("embedding"), {"/favicon.ico": b""}
-    with http_server(files) as website:
-        settings = Settings(
-            _env_file=None,
-            home=home,
-            explorer_rate=0,
-            explorer_origins=website,
-            explorer_image_sources="https: http:",
-        )
-        with explorer_over(settings, archive.database_url) as explorer:
-            snippet = written().replace("https://explorer.example", explorer).replace("V0021056EL", CAT)
-            files["/work.html"] = f"<!doctype html><html lang=en><title>A work</title>{snippet}".encode()
-            page = visit().page
-            page.goto(f"{website}/work.html")
-            items = page.locator(".similar li")
-            expect(items).to_have_count(8)
-            assert "chelsea" not in " ".join(items.all_inner_texts())
-            for words in items.all_inner_texts():
-                assert re.search(r"\S+ \(\w+\)\s+Of \w+, cc-by", words), words
-            items.first.scroll_into_view_if_needed()
-            expect(items.first.locator("img")).to_have_js_property("complete", True)
-            assert items.first.locator("img").evaluate("one => one.naturalWidth") > 0
-            name = items.first.locator("a").inner_text().strip()
-            items.first.locator("a").click()
-            expect(page.locator("main h1")).to_have_text(name)
-            page.goto("about:blank")  # before its explorer goes
+    website, explorer, files = elsewhere
+    snippet = written().replace("https://explorer.example", explorer).replace("V0021056EL", CAT)
+    files["/work.html"] = f"<!doctype html><html lang=en><title>A work</title>{snippet}".encode()
+    page = visit().page
+    page.goto(f"{website}/work.html")
+    items = page.locator(".similar li")
+    expect(items).to_have_count(8)
+    assert "chelsea" not in " ".join(items.all_inner_texts())
+    for words in items.all_inner_texts():
+        assert re.search(r"\S+ \(\w+\)\s+Of \w+, cc-by", words), words
+    items.first.scroll_into_view_if_needed()
+    expect(items.first.locator("img")).to_have_js_property("complete", True)
+    assert items.first.locator("img").evaluate("one => one.naturalWidth") > 0
+    name = items.first.locator("a").inner_text().strip()
+    items.first.locator("a").click()
+    expect(page.locator("main h1")).to_have_text(name)
+    page.goto("about:blank")  # before its explorer goes
 
 
-def test_an_image_that_is_not_there_shows_nothing(
-    visit: Open, archive: Explorer, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_an_image_that_is_not_there_shows_nothing(visit: Open, elsewhere: Elsewhere) -> None:
     """No empty heading, and no error but what the browser notes."""
-    home, files = tmp_path_factory.mktemp("embedding"), {"/favicon.ico": b""}
-    with http_server(files) as website:
-        settings = Settings(
-            _env_file=None,
-            home=home,
-            explorer_rate=0,
-            explorer_origins=website,
-            explorer_image_sources="https: http:",
-        )
-        with explorer_over(settings, archive.database_url) as explorer:
-            files["/work.html"] = f"<!doctype html>{as_snippet(explorer, 'nobody')}".encode()
-            one = visit()
-            with one.page.expect_response("**/similar?**"):
-                one.page.goto(f"{website}/work.html")
-            expect(one.page.locator(".similar")).to_be_hidden()
-            assert all("404" in said for said in one.complaints), one.complaints
-            one.complaints.clear()
+    website, explorer, files = elsewhere
+    files["/work.html"] = f"<!doctype html>{as_snippet(explorer, 'nobody')}".encode()
+    one = visit()
+    with one.page.expect_response("**/similar?**"):
+        one.page.goto(f"{website}/work.html")
+    expect(one.page.locator(".similar")).to_be_hidden()
+    assert all("404" in said for said in one.complaints), one.complaints
+    one.complaints.clear()
